@@ -1,0 +1,1 @@
+"""How it is computed: native graphs, native batches, native convolutions."""

@@ -1,0 +1,59 @@
+"""What the sampler hands to every backend: the nodes and edges around a batch of seeds, as numpy arrays.
+
+A subgraph is disjoint: each seed owns its copy of every node it reached. Nodes of a type stand by hop, then seed,
+then first draw; edges by hop, then seed, then draw. So a prefix is what the first hops reached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.graph import Int64Array, RelationKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSet:
+    """The n sampled nodes of one type.
+
+    ``node_id`` i64[n] are rows of the table; ``seed_index`` i64[n] the position of the owning seed in the batch;
+    ``num_per_hop`` (hops + 1 counts) how many each hop added. ``row_id`` i64[u] are the distinct rows in order of
+    first appearance and ``row_index`` i64[n] points into them: ``row_id[row_index] == node_id``.
+    """
+
+    node_id: Int64Array
+    seed_index: Int64Array
+    num_per_hop: tuple[int, ...]
+    row_id: Int64Array
+    row_index: Int64Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeSet:
+    """The e sampled edges of one relation: ``src`` and ``dst`` i64[e] are local positions in the two node sets."""
+
+    src: Int64Array
+    dst: Int64Array
+    num_per_hop: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subgraph:
+    """B seeds of type ``seed_type`` at ``seed_time`` i64[B], with every node type and every relation of the graph.
+
+    Seed b is node b of its type. Types and relations that nothing was drawn from are present and empty.
+    """
+
+    seed_type: str
+    seed_time: Int64Array
+    nodes: dict[str, NodeSet]
+    edges: dict[RelationKey, EdgeSet]
+
+    @property
+    def num_seeds(self) -> int:
+        """Count the seeds."""
+        return len(self.seed_time)
+
+    @property
+    def num_edges(self) -> int:
+        """Count the edges of all relations."""
+        return sum(len(edge_set.src) for edge_set in self.edges.values())

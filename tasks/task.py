@@ -1,0 +1,62 @@
+"""A task: who is asked (entity rows), when (seed times), for what (targets), and how it is scored.
+
+Guarantees: splits hold seconds since 1970 whatever unit their files used, and every seed entity is a row of the
+entity table. It does not read files (``database.py``) and does not score (``metrics.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.graph import GraphSpec, Int64Array
+
+Split = Literal["train", "val", "test"]
+SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
+
+#: Task types that this version trains, with the name of RelBench's metric for each.
+METRIC_OF: Final[dict[str, str]] = {"binary_classification": "roc_auc", "regression": "nmae"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedTable:
+    """S questions: ``node`` i64[S] rows of table ``entity``, asked at ``time`` i64[S] seconds, ``target`` f64[S]."""
+
+    entity: str
+    node: Int64Array
+    time: Int64Array
+    target: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.node)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemporalSplit:
+    """The three seed tables and the two instants (seconds) that part them."""
+
+    train: SeedTable
+    val: SeedTable
+    test: SeedTable
+    val_time: int
+    test_time: int
+
+    def __getitem__(self, split: Split) -> SeedTable:
+        table: SeedTable = getattr(self, split)
+        return table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """One prediction task over one graph; the model's head follows ``task_type``."""
+
+    name: str
+    kind: Literal["forecast", "autocomplete", "external"]
+    task_type: Literal["binary_classification", "regression"]
+    graph: GraphSpec
+    split: TemporalSplit
+    metric: str
+    num_outputs: int = 1

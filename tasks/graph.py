@@ -127,10 +127,11 @@ class TableSchema:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphSchema:
-    """What a model must know of a graph: table widths and relation keys, in the spec's order."""
+    """What a model must know of a graph: table widths, relation keys and cardinalities, in the spec's order."""
 
     tables: tuple[TableSchema, ...]
     relations: tuple[RelationKey, ...]
+    cardinalities: tuple[str, ...]
 
     @property
     def node_types(self) -> tuple[str, ...]:
@@ -173,6 +174,7 @@ class GraphSpec:
                 for table in self.tables
             ),
             relations=tuple(relation.key for relation in self.relations),
+            cardinalities=tuple(relation.cardinality for relation in self.relations),
         )
 
     def validate(self) -> None:

@@ -60,3 +60,8 @@ class TaskSpec:
     split: TemporalSplit
     metric: str
     num_outputs: int = 1
+
+    @property
+    def train_std(self) -> float:
+        """Return the standard deviation (ddof 1) of the train target: what turns MAE into NMAE."""
+        return float(np.std(self.split.train.target, ddof=1))

@@ -1,0 +1,88 @@
+"""Tables and keys to a graph spec: forward and reverse relations with measured cardinality.
+
+Guarantees: relation order follows the manifest, forward before reverse, so two builds of one database are equal. A
+null key and a key to a cut row make no edge (``database.py`` counted them). It fits no features.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from tasks.database import NO_ROW, Database, Table
+from tasks.features import FittedFeatures
+from tasks.graph import GraphSpec, Int64Array, NodeTable, Relation, read_only
+
+#: Hops at which a self reference expands where nothing else is said: a manager, and the manager's manager.
+SELF_REFERENCE_DEPTH: Final = 2
+
+
+def build_graph(
+    database: Database, features: dict[str, FittedFeatures], *, self_depth: int = SELF_REFERENCE_DEPTH
+) -> GraphSpec:
+    """Build the spec of a database: a node type a table, two relations a foreign key.
+
+    ``features`` holds the fitted encoders by table name; ``self_depth`` is the ``max_depth`` of self references.
+    """
+    tables = tuple(
+        NodeTable(
+            name=name,
+            features=features[name].transform(table.columns),
+            time=None if table.time is None else read_only(table.time),
+        )
+        for name, table in database.tables.items()
+    )
+    relations: list[Relation] = []
+    for name, table in database.tables.items():
+        junction = _is_junction(table)
+        for column, (target, rows) in table.keys.items():
+            relations += _pair(name, column, target, rows, junction=junction, self_depth=self_depth)
+    spec = GraphSpec(tables=tables, relations=tuple(relations), counts=dict(database.counts))
+    spec.validate()
+    return spec
+
+
+def _pair(
+    child: str, column: str, parent: str, rows: Int64Array, *, junction: bool, self_depth: int
+) -> tuple[Relation, Relation]:
+    """Return the forward relation (child to parent) of one key and its reverse."""
+    linked = np.flatnonzero(rows != NO_ROW)
+    child_index, parent_index = read_only(linked.astype(np.int64)), read_only(rows[linked].astype(np.int64))
+    unique = len(np.unique(parent_index)) == len(parent_index)
+    there, back = ("M:N", "M:N") if junction else ("1:1", "1:1") if unique else ("N:1", "1:N")
+    self_reference = child == parent
+    stem = "self_ref" if self_reference else "fk"
+    reverse = "rev_self_ref" if self_reference else "rev_fk"
+    depth = self_depth if self_reference else None
+    return (
+        Relation(
+            src=child,
+            name=f"{stem}_{column}",
+            dst=parent,
+            src_index=child_index,
+            dst_index=parent_index,
+            cardinality=there,
+            max_depth=depth,
+        ),
+        Relation(
+            src=parent,
+            name=f"{reverse}_{column}",
+            dst=child,
+            src_index=parent_index,
+            dst_index=child_index,
+            cardinality=back,
+            max_depth=depth,
+        ),
+    )
+
+
+def _is_junction(table: Table) -> bool:
+    """Tell whether a table joins two others: two foreign keys, each many-to-one, and no pair of rows twice."""
+    if len(table.keys) != 2:
+        return False
+    (_, left), (_, right) = table.keys.values()
+    linked = (left != NO_ROW) & (right != NO_ROW)
+    pairs = np.stack([left[linked], right[linked]])
+    no_pair_twice = np.unique(pairs, axis=1).shape[1] == pairs.shape[1]
+    return bool(no_pair_twice and all(len(np.unique(side)) < len(side) for side in pairs))

@@ -1,0 +1,264 @@
+"""A RelBench v3 folder as tables in memory: the guarded way in.
+
+Guarantees: primary keys are unique, foreign keys point to rows that exist in the uncut table, times are whole seconds
+whatever their file's unit, the time cut is a boolean mask, and hidden columns are gone before anything sees them.
+Nothing in a manifest is evaluated. It fits nothing and builds no graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from relbench.manifest import DatasetManifest
+
+from tasks.graph import NULL_TIME, Int64Array
+from tasks.manifest import is_time, table_schema, timestamp_seconds
+
+#: A foreign key that is null, or whose row the time cut removed.
+NO_ROW = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One cut table of N rows.
+
+    ``columns`` holds everything but keys (the time column included); ``time`` i64[N] seconds or None; ``keys`` maps a
+    foreign key column to (target table, i64[N] rows of it or -1); ``row_of`` i64[M] maps the M rows of the uncut table
+    to the N that are left, -1 for those cut; ``key_values`` i64[M] are its uncut primary keys, None if it has none.
+    """
+
+    name: str
+    columns: pd.DataFrame
+    time: Int64Array | None
+    keys: dict[str, tuple[str, Int64Array]]
+    row_of: Int64Array
+    key_values: Int64Array | None
+
+    @property
+    def num_rows(self) -> int:
+        """Count the rows that are left."""
+        return len(self.columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """The tables in the manifest's order, the split instants in seconds, and what reading counted or converted."""
+
+    name: str
+    tables: dict[str, Table]
+    val_time: int
+    test_time: int
+    counts: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def resolve_folder(name: str, path: str | None) -> Path:
+    """Return the folder of a data set: ``path`` where given, else the Hub data set ``name``, downloaded by relbench.
+
+    Raises ValueError where the folder is missing or the download fails.
+    """
+    if path is not None:
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            raise ValueError(f"dataset.path={path!r}: there is no such folder")
+        return folder
+    from relbench.hf import download_dataset_dir
+
+    try:
+        return Path(download_dataset_dir(name))
+    except Exception as error:  # the Hub client raises many unrelated types
+        raise ValueError(
+            f"dataset={name!r} could not be fetched from the Hub ({type(error).__name__}); "
+            "give a local RelBench v3 folder with dataset.path=FOLDER"
+        ) from error
+
+
+def data_fingerprint(folder: Path, task: str) -> str:
+    """Return a hash of the manifests and Parquet bytes of the database and of one task, 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    paths = [folder / "manifest.yaml", *sorted((folder / "db").glob("*.parquet"))]
+    paths += sorted(path for path in (folder / "tasks" / task).iterdir() if path.suffix in {".yaml", ".parquet"})
+    for path in paths:
+        digest.update(repr((path.relative_to(folder).as_posix(), path.stat().st_size)).encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_database(
+    folder: Path,
+    manifest: DatasetManifest,
+    *,
+    cut_time: int | None,
+    hidden: Collection[tuple[str, str]] = (),
+) -> Database:
+    """Read every table, check its keys, hide columns and cut at ``cut_time`` (seconds, inclusive; None: uncut).
+
+    Raises ValueError naming table, column and value for a table without rows, a null or repeated primary key, and a
+    foreign key that is negative, fractional or without a row.
+    """
+    counts: Counter[str] = Counter()
+    units: dict[str, list[str]] = {}
+    uncut = {name: _read_table(folder, manifest, name, units) for name in manifest.tables}
+    keep = {name: _visible(table, cut_time, counts) for name, table in uncut.items()}
+    row_of = {name: np.where(mask, np.cumsum(mask) - 1, NO_ROW) for name, mask in keep.items()}
+    tables = {}
+    for name, table in uncut.items():
+        hidden_here = {column for owner, column in hidden if owner == name}
+        keys = {}
+        for column, target in manifest.tables[name].fkeys.items():
+            place = f"{name}.{column}"
+            rows = _foreign_rows(table, column, uncut[target], place)[keep[name]]
+            alive = np.where(rows == NO_ROW, NO_ROW, row_of[target][rows])
+            counts[f"{place}: null key"] += int((rows == NO_ROW).sum())
+            counts[f"{place}: row cut away"] += int(((alive == NO_ROW) & (rows != NO_ROW)).sum())
+            if column not in hidden_here:
+                keys[column] = (target, alive)
+        kept = table.columns.drop(columns=[column for column in table.columns if column in hidden_here])
+        tables[name] = Table(
+            name=name,
+            columns=kept.loc[keep[name]].reset_index(drop=True),
+            time=None if table.time is None else table.time[keep[name]],
+            keys=keys,
+            row_of=row_of[name],
+            key_values=table.primary,
+        )
+    return Database(
+        name=manifest.name,
+        tables=tables,
+        val_time=timestamp_seconds(manifest.val_timestamp, "val_timestamp"),
+        test_time=timestamp_seconds(manifest.test_timestamp, "test_timestamp"),
+        counts={place: count for place, count in counts.items() if count},
+        notes=tuple(f"{unit} converted to seconds: {', '.join(places)}" for unit, places in sorted(units.items())),
+    )
+
+
+def seconds(column: pa.ChunkedArray) -> Int64Array:
+    """Return instants of any unit and time zone as i64 whole seconds since 1970 (floor), ``NULL_TIME`` for null."""
+    stamps = _instants(column)
+    out: Int64Array = np.where(np.isnat(stamps), NULL_TIME, stamps.astype(np.int64))
+    return out
+
+
+def rows_of_keys(keys: Int64Array, primary: Int64Array, place: str, target: str) -> Int64Array:
+    """Map key values i64[K] to row positions of the table whose primary keys are i64[M].
+
+    Raises ValueError naming the place and the first value that is negative or has no row.
+    """
+    if len(keys) and keys.min() < 0:
+        raise ValueError(f"{place}: key {int(keys.min())} is negative; allowed are keys of table {target!r}")
+    order = np.argsort(primary, kind="stable")
+    position = np.searchsorted(primary, keys, sorter=order)
+    inside = position < len(primary)
+    rows = order[np.where(inside, position, 0)] if len(primary) else np.zeros(len(keys), np.int64)
+    found = inside & (primary[rows] == keys) if len(primary) else np.zeros(len(keys), bool)
+    if not found.all():
+        raise ValueError(
+            f"{place}: key {int(keys[~found][0])} has no row in table {target!r}, "
+            f"whose keys span {primary.min() if len(primary) else '-'}..{primary.max() if len(primary) else '-'}"
+        )
+    return rows.astype(np.int64)
+
+
+def integers(column: pa.ChunkedArray, place: str) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
+    """Return an integer column as (i64[N] with 0 for null, null mask); a float column must hold whole numbers.
+
+    Raises ValueError naming the place and the first value that is no 64-bit integer.
+    """
+    if pa.types.is_floating(column.type):
+        values = column.to_numpy().astype(np.float64)
+        null = np.isnan(values)
+        bad = ~null & ((values != np.floor(values)) | (np.abs(values) >= 2.0**53))
+        if bad.any():
+            raise ValueError(f"{place}: {values[bad][0]!r} is no whole number; keys are integers")
+        return np.where(null, 0, values).astype(np.int64), null
+    null = column.is_null().to_numpy().astype(bool)
+    try:
+        filled = pc.fill_null(column.cast(pa.int64()), 0)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{place}: {error}; keys are 64-bit integers") from None
+    return filled.to_numpy().astype(np.int64), null
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Uncut:
+    """One table as its file holds it; ``foreign`` maps a key column to (values, null mask)."""
+
+    name: str
+    columns: pd.DataFrame
+    time: Int64Array | None
+    primary: Int64Array | None
+    foreign: dict[str, tuple[Int64Array, npt.NDArray[np.bool_]]]
+
+
+def _read_table(folder: Path, manifest: DatasetManifest, name: str, units: dict[str, list[str]]) -> _Uncut:
+    spec = manifest.tables[name]
+    schema = table_schema(folder, name)
+    table = pq.ParquetFile(folder / "db" / f"{name}.parquet").read()
+    if table.num_rows == 0:
+        raise ValueError(f"table {name!r} has no rows; allowed is one row or more")
+    columns = {}
+    for field in schema:
+        if field.name in spec.fkeys or field.name == spec.pkey:
+            continue
+        if is_time(field.type):
+            unit = getattr(field.type, "unit", "day")
+            if unit != "s":
+                units.setdefault(unit, []).append(f"{name}.{field.name}")
+            columns[field.name] = pd.Series(_instants(table[field.name]))
+        else:
+            columns[field.name] = table[field.name].to_pandas()
+    return _Uncut(
+        name=name,
+        columns=pd.DataFrame(columns, index=pd.RangeIndex(table.num_rows)),
+        time=None if spec.time_col is None else seconds(table[spec.time_col]),
+        primary=None if spec.pkey is None else _primary(table[spec.pkey], f"table {name!r}, primary key {spec.pkey!r}"),
+        foreign={column: integers(table[column], f"table {name!r}, foreign key {column!r}") for column in spec.fkeys},
+    )
+
+
+def _primary(column: pa.ChunkedArray, place: str) -> Int64Array:
+    values, null = integers(column, place)
+    if null.any():
+        raise ValueError(f"{place}: row {int(np.argmax(null))} is null; allowed are unique integers")
+    distinct, frequency = np.unique(values, return_counts=True)
+    if len(distinct) < len(values):
+        raise ValueError(f"{place}: the value {int(distinct[frequency > 1][0])} repeats; allowed are unique integers")
+    return values
+
+
+def _visible(table: _Uncut, cut_time: int | None, counts: Counter[str]) -> npt.NDArray[np.bool_]:
+    """Return the mask of rows that the task may ever see: a known time, not after the cut."""
+    if table.time is None:
+        return np.ones(len(table.columns), bool)
+    null = table.time == NULL_TIME
+    counts[f"{table.name}: null time"] += int(null.sum())
+    late = np.zeros(len(null), bool) if cut_time is None else ~null & (table.time > cut_time)
+    counts[f"{table.name}: after the cut"] += int(late.sum())
+    mask: npt.NDArray[np.bool_] = ~null & ~late
+    return mask
+
+
+def _foreign_rows(table: _Uncut, column: str, target: _Uncut, place: str) -> Int64Array:
+    """Return the uncut target row of each row, ``NO_ROW`` for a null key."""
+    values, null = table.foreign[column]
+    assert target.primary is not None  # the manifest was checked
+    rows = np.full(len(values), NO_ROW, np.int64)
+    rows[~null] = rows_of_keys(values[~null], target.primary, place, target.name)
+    return rows
+
+
+def _instants(column: pa.ChunkedArray) -> npt.NDArray[np.datetime64]:
+    stamps: npt.NDArray[np.datetime64] = column.to_numpy().astype("datetime64[s]")
+    return stamps

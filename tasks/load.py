@@ -1,0 +1,136 @@
+"""A folder and a task name to a TaskSpec: the whole way from files to graph, seeds and metric.
+
+Guarantees: forecast tasks see the database cut at the test time, autocomplete tasks see it uncut without the target;
+features are fitted on rows up to the validation time; splits that no model could use are errors that say why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from relbench.manifest import DatasetManifest, TaskManifest
+
+from tasks import features
+from tasks.build import SELF_REFERENCE_DEPTH, build_graph
+from tasks.database import NO_ROW, Database, integers, read_database, rows_of_keys, seconds
+from tasks.graph import NULL_TIME, Int64Array, read_only
+from tasks.manifest import (
+    did_you_mean,
+    is_time,
+    parquet_schema,
+    read_dataset_manifest,
+    read_task_manifest,
+    timestamp_seconds,
+)
+from tasks.task import METRIC_OF, SPLITS, SeedTable, Split, TaskSpec, TemporalSplit
+
+
+def load_task(folder: Path, name: str, *, self_depth: int = SELF_REFERENCE_DEPTH) -> TaskSpec:
+    """Read, check, cut, fit and build one task of a RelBench v3 folder.
+
+    Raises ValueError naming the place, the value and what is allowed for every fault of the files.
+    """
+    manifest = read_dataset_manifest(folder)
+    task = read_task_manifest(folder, name, manifest)
+    database = read_task_database(folder, manifest, task)
+    fitted = {
+        table.name: features.fit(
+            table.columns,
+            np.ones(table.num_rows, bool) if table.time is None else table.time <= database.val_time,
+        )
+        for table in database.tables.values()
+    }
+    graph = build_graph(database, fitted, self_depth=self_depth)
+    splits = {split: _read_seeds(folder, task, split, database) for split in SPLITS}
+    return TaskSpec(
+        name=task.name,
+        kind=task.kind,
+        task_type=task.task_type,
+        graph=graph,
+        split=TemporalSplit(
+            train=splits["train"],
+            val=splits["val"],
+            test=splits["test"],
+            val_time=database.val_time,
+            test_time=database.test_time,
+        ),
+        metric=METRIC_OF[task.task_type],
+    )
+
+
+def read_task_database(folder: Path, manifest: DatasetManifest, task: TaskManifest) -> Database:
+    """Read the database as one task may see it: cut (forecast, external) or uncut (autocomplete), columns hidden."""
+    hidden = {(table, column) for table, column in task.remove_columns}
+    if task.kind == "autocomplete":
+        hidden.add((task.entity_table, task.target_col))
+    cut_time = None if task.kind == "autocomplete" else timestamp_seconds(manifest.test_timestamp, "test_timestamp")
+    return read_database(folder, manifest, cut_time=cut_time, hidden=hidden)
+
+
+def _read_seeds(folder: Path, task: TaskManifest, split: Split, database: Database) -> SeedTable:
+    """Read one label file: entity keys to rows, times to seconds, targets to floats."""
+    place = f"task {task.name!r}, split {split!r}"
+    path = folder / "tasks" / task.name / f"{split}.parquet"
+    schema = parquet_schema(path, place)
+    for column in (task.entity_col, task.time_col, task.target_col):
+        if column not in schema.names:
+            raise ValueError(
+                f"{place}: {column!r} is no column of the label file; {did_you_mean(column, schema.names)}"
+            )
+    if not is_time(schema.field(task.time_col).type):
+        raise ValueError(
+            f"{place}: time column {task.time_col!r} is {schema.field(task.time_col).type}; "
+            "allowed is a timestamp or a date"
+        )
+    labels = pq.ParquetFile(path).read()
+    if labels.num_rows == 0:
+        raise ValueError(f"{place}: the label file has no rows; allowed is one row or more")
+    time = seconds(labels[task.time_col])
+    if (time == NULL_TIME).any():
+        raise ValueError(f"{place}: time column {task.time_col!r} is null in row {int(np.argmax(time == NULL_TIME))}")
+    return SeedTable(
+        entity=task.entity_table,
+        node=read_only(_entity_rows(labels[task.entity_col], task, database, place)),
+        time=read_only(time),
+        target=read_only(_targets(labels[task.target_col].to_pandas(), task, place)),
+    )
+
+
+def _entity_rows(column: pa.ChunkedArray, task: TaskManifest, database: Database, place: str) -> Int64Array:
+    table = database.tables[task.entity_table]
+    keys, null = integers(column, f"{place}, entity column {task.entity_col!r}")
+    if null.any():
+        raise ValueError(f"{place}: entity column {task.entity_col!r} is null in row {int(np.argmax(null))}")
+    if table.key_values is None:
+        raise ValueError(f"{place}: entity table {task.entity_table!r} has no primary key")
+    rows = table.row_of[rows_of_keys(keys, table.key_values, f"{place}, {task.entity_col!r}", task.entity_table)]
+    if (rows == NO_ROW).any():
+        raise ValueError(
+            f"{place}: {int((rows == NO_ROW).sum())} of {len(rows)} seeds ask about rows of {task.entity_table!r} that "
+            f"the task never sees, the first with key {int(keys[rows == NO_ROW][0])}"
+        )
+    return rows.astype(np.int64)
+
+
+def _targets(values: pd.Series, task: TaskManifest, place: str) -> npt.NDArray[np.float64]:
+    try:
+        targets = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise ValueError(f"{place}: target column {task.target_col!r} is {values.dtype}; allowed are numbers") from None
+    if not np.isfinite(targets).all():
+        row = int(np.argmin(np.isfinite(targets)))
+        raise ValueError(f"{place}: target column {task.target_col!r} is {values.iloc[row]} in row {row}")
+    if task.task_type == "binary_classification":
+        classes = np.unique(targets)
+        if not np.isin(classes, (0.0, 1.0)).all():
+            raise ValueError(f"{place}: labels are {classes[:5].tolist()}; allowed are 0 and 1")
+        if len(classes) < 2:
+            raise ValueError(
+                f"{place}: all {len(targets)} labels are {int(classes[0])}; allowed is a split of both classes"
+            )
+    return targets

@@ -1,0 +1,201 @@
+"""The manifests of a RelBench v3 folder, read as untrusted input.
+
+Guarantees: YAML tags build no objects, every name a manifest uses is checked against the Parquet schemas before any
+data is read, and each fault is one ValueError that names the value, the place and what is allowed. It reads no rows.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from relbench.manifest import DatasetManifest, TaskManifest
+
+from tasks.task import METRIC_OF
+
+_DATASET_TEXT: Final = ("name", "val_timestamp", "test_timestamp")
+_TABLE_KEYS: Final = ("pkey", "time_col", "fkeys")
+
+
+def did_you_mean(value: str, allowed: Iterable[str]) -> str:
+    """Return the tail of an error message: the closest allowed name, if any is close, and all of them."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(value, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}allowed are {', '.join(names) or '(none)'}"
+
+
+def read_dataset_manifest(folder: Path) -> DatasetManifest:
+    """Read and check ``folder/manifest.yaml`` against the schemas of ``folder/db/*.parquet``.
+
+    Raises ValueError for a missing folder, a malformed manifest, a table without a file, an absent column, a key to an
+    unknown table, a key column that holds no integers, or a time column that holds no times.
+    """
+    path = folder / "manifest.yaml"
+    if not path.is_file():
+        raise ValueError(f"{folder} is no RelBench v3 folder: it has no manifest.yaml")
+    data = _read_yaml(path)
+    for key in _DATASET_TEXT:
+        if key not in data:
+            raise ValueError(f"{path.name}: key {key!r} is missing")
+    tables = _mapping(data.get("tables"), f"{path.name}: tables")
+    if not tables:
+        raise ValueError(f"{path.name}: tables is empty; a database has at least one table")
+    for name, table in tables.items():
+        place = f"{path.name}: table {name!r}"
+        _safe_file_name(name, place)
+        for key in _mapping(table, place):
+            if key not in _TABLE_KEYS:
+                raise ValueError(f"{place}: unknown key {key!r}; {did_you_mean(str(key), _TABLE_KEYS)}")
+        for key in ("pkey", "time_col"):
+            if table.get(key) is not None and not isinstance(table[key], str):
+                raise ValueError(f"{place}: {key} is {table[key]!r}; allowed is a column name or null")
+        for column, target in _mapping(table.get("fkeys") or {}, f"{place}, fkeys").items():
+            if not isinstance(column, str) or not isinstance(target, str):
+                raise ValueError(f"{place}: foreign key {column!r}: {target!r} is no pair of column and table name")
+    manifest = DatasetManifest.from_dict(
+        {**data, "tables": {name: {**table, "fkeys": table.get("fkeys") or {}} for name, table in tables.items()}}
+    )
+    if timestamp_seconds(manifest.val_timestamp, "val_timestamp") >= timestamp_seconds(
+        manifest.test_timestamp, "test_timestamp"
+    ):
+        raise ValueError(
+            f"{path.name}: val_timestamp {manifest.val_timestamp} is not before test_timestamp "
+            f"{manifest.test_timestamp}"
+        )
+    for name in manifest.tables:
+        _check_table(folder, manifest, name)
+    return manifest
+
+
+def read_task_manifest(folder: Path, name: str, manifest: DatasetManifest) -> TaskManifest:
+    """Read and check ``folder/tasks/<name>/manifest.yaml``.
+
+    Raises ValueError for an unknown task (with the closest name), an unsupported task type, or a table or column that
+    the database or the label files do not have.
+    """
+    known = task_names(folder)
+    if name not in known:
+        raise ValueError(f"task {name!r}: {manifest.name} has no such task; {did_you_mean(name, known)}")
+    place = f"tasks/{name}/manifest.yaml"
+    data = _read_yaml(folder / "tasks" / name / "manifest.yaml")
+    for key in ("name", "kind", "task_type"):
+        if not isinstance(data.get(key), str):
+            raise ValueError(f"{place}: {key} is {data.get(key)!r}; allowed is a text")
+    task = TaskManifest.from_dict(data)
+    try:
+        task.validate()
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    if task.task_type not in METRIC_OF:
+        raise ValueError(
+            f"{place}: task_type {task.task_type!r} is not supported yet; allowed are {', '.join(METRIC_OF)}"
+        )
+    if task.entity_table not in manifest.tables:
+        raise ValueError(
+            f"{place}: entity_table {task.entity_table!r}; {did_you_mean(str(task.entity_table), manifest.tables)}"
+        )
+    entity = manifest.tables[task.entity_table]
+    if task.kind == "autocomplete":
+        task.entity_col, task.time_col = entity.pkey, entity.time_col
+    for key in ("entity_col", "target_col", "time_col"):
+        if not isinstance(getattr(task, key), str):
+            raise ValueError(f"{place}: {key} is {getattr(task, key)!r}; allowed is a column name")
+    for pair in task.remove_columns:
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+            raise ValueError(f"{place}: remove_columns has {pair!r}; allowed is a pair of table and column")
+        table, column = pair
+        if table not in manifest.tables:
+            raise ValueError(f"{place}: remove_columns names table {table!r}; {did_you_mean(table, manifest.tables)}")
+        columns = table_schema(folder, table).names
+        if column not in columns:
+            raise ValueError(f"{place}: remove_columns names {table!r}.{column!r}; {did_you_mean(column, columns)}")
+    return task
+
+
+def task_names(folder: Path) -> list[str]:
+    """List the tasks of a folder, sorted."""
+    return sorted(path.parent.name for path in folder.glob("tasks/*/manifest.yaml"))
+
+
+def table_schema(folder: Path, table: str) -> pa.Schema:
+    """Return the Arrow schema of one table's file; ValueError if it is missing or no Parquet file."""
+    return parquet_schema(folder / "db" / f"{table}.parquet", f"table {table!r}")
+
+
+def parquet_schema(path: Path, place: str) -> pa.Schema:
+    """Return the Arrow schema of a file; ValueError names the place if it is missing or no Parquet file."""
+    if not path.is_file():
+        raise ValueError(f"{place}: the file {path.parent.name}/{path.name} is missing")
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{place}: {path.parent.name}/{path.name} is no readable Parquet file ({error})") from None
+
+
+def timestamp_seconds(value: Any, place: str) -> int:
+    """Return an ISO date or datetime as whole seconds since 1970 (UTC); ValueError names the place."""
+    stamp = pd.to_datetime(value, errors="coerce")
+    if not isinstance(stamp, pd.Timestamp):
+        raise ValueError(f"{place} is {value!r}; allowed is an ISO date such as '2005-01-01'")
+    if stamp.tzinfo is not None:
+        stamp = stamp.tz_convert("UTC").tz_localize(None)
+    return int(stamp.as_unit("s").value)
+
+
+def is_time(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type holds instants."""
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def _check_table(folder: Path, manifest: DatasetManifest, name: str) -> None:
+    spec = manifest.tables[name]
+    schema = table_schema(folder, name)
+    repeated = sorted({column for column in schema.names if schema.names.count(column) > 1})
+    if repeated:
+        raise ValueError(f"table {name!r}: columns {repeated} stand there twice")
+    named = [("pkey", spec.pkey), ("time_col", spec.time_col), *(("foreign key", column) for column in spec.fkeys)]
+    for role, column in named:
+        if column is None:
+            continue
+        if column not in schema.names:
+            raise ValueError(f"table {name!r}: {role} {column!r} is no column; {did_you_mean(column, schema.names)}")
+        kind = schema.field(column).type
+        if role == "time_col":
+            if not is_time(kind):
+                raise ValueError(f"table {name!r}: time_col {column!r} is {kind}; allowed is a timestamp or a date")
+        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+            raise ValueError(f"table {name!r}: {role} {column!r} is {kind}; allowed is an integer column")
+    for column, target in spec.fkeys.items():
+        if target not in manifest.tables:
+            raise ValueError(
+                f"table {name!r}: foreign key {column!r} points to table {target!r}; "
+                f"{did_you_mean(target, manifest.tables)}"
+            )
+        if manifest.tables[target].pkey is None:
+            raise ValueError(f"table {name!r}: foreign key {column!r} points to {target!r}, which has no primary key")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.parent.name}/{path.name} is no plain YAML: {' '.join(str(error).split())}") from None
+    return dict(_mapping(data, f"{path.parent.name}/{path.name}"))
+
+
+def _mapping(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{place} is {type(value).__name__}; allowed is a mapping with text keys")
+    return value
+
+
+def _safe_file_name(name: str, place: str) -> None:
+    if not name or "/" in name or "\\" in name or "\0" in name or name in {".", ".."}:
+        raise ValueError(f"{place}: a table name is also a file name; it may hold no '/', '\\' or null character")

@@ -20,6 +20,8 @@ Float32Array = npt.NDArray[np.float32]
 RelationKey = tuple[str, str, str]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+#: The feature blocks of a table, in the order in which they are stored and hashed.
+BLOCKS: Final = ("numeric", "categorical", "text", "timestamp")
 #: The time of a row whose time is null: later than every seed, hence never visible.
 NULL_TIME: Final[int] = int(np.iinfo(np.int64).max)
 #: The time of every row of a table without a time column: always visible.
@@ -67,7 +69,7 @@ class TableFeatures:
 
     def arrays(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         """Yield (name, array) for the four blocks."""
-        for name in ("numeric", "categorical", "text", "timestamp"):
+        for name in BLOCKS:
             yield name, getattr(self, name)
 
 

@@ -1,0 +1,112 @@
+"""One mini-batch as every backend gets it: the native topology, the features of its distinct rows, and the seeds.
+
+Guarantees: each distinct row is gathered once, whatever the number of sampled nodes that show it; time features see
+only instants that are not after the seed. It computes nothing that is learned.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from backends.base import Backend
+from backends.subgraph import Subgraph
+from backends.tensors import to_tensor
+from tasks.graph import GraphSchema
+
+_DAY_S: Final = 86_400.0
+_NUM_WAVES: Final = 6
+#: Width of the encoding of one time stamp: known flag, log age, waves of the age, phases of year and week.
+TIME_WIDTH: Final = 2 + 2 * _NUM_WAVES + 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableInput:
+    """The u distinct rows of one node type and how the n sampled nodes point into them.
+
+    ``numeric`` [u, Cn], ``categorical`` i64[u, Cc], ``text`` [u, Ct * D]; ``row_index`` i64[n]; ``time``
+    [n, Cs * TIME_WIDTH] encodes each time stamp relative to the node's seed.
+    """
+
+    numeric: Tensor
+    categorical: Tensor
+    text: Tensor
+    row_index: Tensor
+    time: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """B seeds with their neighbourhood: ``tables`` in schema order, ``target`` [B] in the dtype of the model."""
+
+    native: Any
+    tables: tuple[TableInput, ...]
+    seed_type: int
+    num_seeds: int
+    num_edges: int
+    target: Tensor
+
+
+def build_batch(
+    backend: Backend,
+    graph: Any,
+    schema: GraphSchema,
+    subgraph: Subgraph,
+    target: Tensor,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Batch:
+    """Compile one subgraph for a backend and gather what its encoder needs from the native graph.
+
+    ``target`` f64[B] belongs to the seeds in their order.
+    """
+    seed_time = to_tensor(subgraph.seed_time, device)
+    tables = []
+    for name in schema.node_types:
+        nodes = subgraph.nodes[name]
+        block = backend.features(graph, name)
+        row_id, row_index = to_tensor(nodes.row_id, device), to_tensor(nodes.row_index, device)
+        stamps = block["timestamp"][row_id][row_index]
+        asked = seed_time[to_tensor(nodes.seed_index, device)]
+        tables.append(
+            TableInput(
+                numeric=block["numeric"][row_id].to(dtype),
+                categorical=block["categorical"][row_id].long(),
+                text=block["text"][row_id].flatten(1).to(dtype),
+                row_index=row_index,
+                time=encode_time(stamps, asked).to(dtype),
+            )
+        )
+    return Batch(
+        native=backend.compile_batch(subgraph, schema, device),
+        tables=tuple(tables),
+        seed_type=schema.node_types.index(subgraph.seed_type),
+        num_seeds=subgraph.num_seeds,
+        num_edges=subgraph.num_edges,
+        target=target.to(device=device, dtype=dtype),
+    )
+
+
+def encode_time(stamp: Tensor, seed_time: Tensor) -> Tensor:
+    """Encode time stamps i64[n, Cs] as their nodes' seeds i64[n] see them: f64[n, Cs * TIME_WIDTH].
+
+    Per stamp: known flag; log of 1 + age in days; sine and cosine of the age at wave lengths from about a week to
+    decades; sine and cosine of the phase in the year and in the week. A null, and a stamp after the seed (which the
+    seed cannot know), is all zeros.
+    """
+    asked = seed_time[:, None]
+    known = stamp <= asked  # NULL_TIME is later than every seed
+    age_days = torch.where(known, asked - torch.where(known, stamp, 0), 0).double() / _DAY_S
+    day = torch.where(known, stamp, 0).double() / _DAY_S
+    waves = [age_days * (2 * math.pi / (7.0 * 4.0**power)) for power in range(_NUM_WAVES)]
+    phases = [day * (2 * math.pi / 365.2425), day * (2 * math.pi / 7.0)]
+    parts = [torch.ones_like(day), torch.log1p(age_days) / 10.0]
+    for angle in (*waves, *phases):
+        parts += [torch.sin(angle), torch.cos(angle)]
+    encoded = torch.stack(parts, dim=-1) * known.unsqueeze(-1)
+    return encoded.flatten(1)

@@ -1,0 +1,36 @@
+"""DGL as a Backend: ``backends.base.Backend`` says what each name does."""
+
+from importlib.metadata import version
+from typing import Any
+
+from backends.dgl.convs import conv, parameter_map
+from backends.dgl.graph import compile_batch, compile_graph, features, read_batch, read_graph
+from backends.dgl.library import graphbolt_mode, has_tensor_adapter
+
+__all__ = [
+    "compile_batch",
+    "compile_graph",
+    "conv",
+    "describe",
+    "features",
+    "name",
+    "parameter_map",
+    "read_batch",
+    "read_graph",
+]
+
+name = "dgl"
+
+
+def describe() -> dict[str, Any]:
+    """Return the version, the storage form, GraphBolt's mode, and which fast paths are off."""
+    graphbolt, adapter = graphbolt_mode(), has_tensor_adapter()
+    off = [] if graphbolt == "real" else ["GraphBolt absent: no library for this torch"]
+    off += [] if adapter else ["tensor adapter absent: DGL allocates outside torch"]
+    return {
+        "version": version("dgl"),
+        "storage": "heterograph, formats on demand, int64 ids",
+        "graphbolt": graphbolt,
+        "tensor_adapter": adapter,
+        "fast_paths_off": off,
+    }

@@ -1,0 +1,71 @@
+"""Graph specs and subgraphs as DGL heterographs, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backends.base import native_relations, node_name
+from backends.dgl.library import import_dgl
+from backends.readback import spec_from_tensors
+from backends.subgraph import Subgraph
+from backends.tensors import to_tensor
+from tasks.graph import BLOCKS, GraphSchema, GraphSpec, RelationKey
+
+
+
+def compile_graph(spec: GraphSpec, device: torch.device) -> Any:
+    """Build a heterograph: feature blocks and ``time`` as node data; edges keep the order of the spec."""
+    graph = import_dgl().heterograph(
+        {
+            relation.key: (to_tensor(relation.src_index, device), to_tensor(relation.dst_index, device))
+            for relation in spec.relations
+        },
+        {table.name: table.num_rows for table in spec.tables},
+        device=device,
+    )
+    for table in spec.tables:
+        data = graph.nodes[table.name].data
+        for block, array in table.features.arrays():
+            data[block] = to_tensor(array, device)
+        if table.time is not None:
+            data["time"] = to_tensor(table.time, device)
+    return graph
+
+
+def read_graph(graph: Any, like: GraphSpec) -> GraphSpec:
+    """Read a heterograph back into a spec."""
+    data = {name: graph.nodes[name].data for name in graph.ntypes}
+    return spec_from_tensors(
+        {name: {block: data[name][block] for block in BLOCKS} for name in data},
+        {name: data[name]["time"] for name in data if "time" in data[name]},
+        {key: graph.edges(etype=key) for key in graph.canonical_etypes},
+        like,
+    )
+
+
+def features(graph: Any, table: str) -> dict[str, Tensor]:
+    """Return the feature blocks of one table."""
+    data = graph.nodes[table].data
+    return {block: data[block] for block in BLOCKS}
+
+
+def compile_batch(subgraph: Subgraph, schema: GraphSchema, device: torch.device) -> Any:
+    """Build the topology of a batch; empty relations are there, with no edges."""
+    return import_dgl().heterograph(
+        {
+            native: (to_tensor(subgraph.edges[key].src, device), to_tensor(subgraph.edges[key].dst, device))
+            for native, key in zip(native_relations(schema), schema.relations, strict=True)
+        },
+        {node_name(index): len(subgraph.nodes[name].node_id) for index, name in enumerate(schema.node_types)},
+        device=device,
+    )
+
+
+def read_batch(batch: Any, schema: GraphSchema) -> dict[RelationKey, tuple[Tensor, Tensor]]:
+    """Return (src, dst) by relation key."""
+    return {
+        key: batch.edges(etype=native) for native, key in zip(native_relations(schema), schema.relations, strict=True)
+    }

@@ -1,0 +1,51 @@
+"""The one place that imports DGL; everything of ours, and every process that unpickles a DGL graph, goes through it.
+
+DGL 2.1.0 imports GraphBolt, which is compiled for single torch versions. Where its library for this torch is missing, an
+empty module takes its place before ``import dgl``; heterographs, blocks, samplers and every layer work without it. Where
+it is there, nothing is touched. The mode that ran is part of every record.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@functools.cache
+def import_dgl() -> Any:
+    """Import and return the module ``dgl``, without GraphBolt where that has no library for this torch."""
+    # Without a choice, DGL's first import writes a configuration file into the home directory.
+    os.environ.setdefault("DGLBACKEND", "pytorch")
+    if not has_graphbolt_library():
+        sys.modules.setdefault("dgl.graphbolt", types.ModuleType("dgl.graphbolt"))
+    return importlib.import_module("dgl")
+
+
+def has_graphbolt_library() -> bool:
+    """Tell whether the installed DGL brings a GraphBolt compiled for this torch; DGL 1.x has none."""
+    spec = importlib.util.find_spec("dgl")
+    if spec is None or spec.origin is None:
+        return False
+    folder = Path(spec.origin).parent / "graphbolt"
+    release = torch.__version__.split("+")[0]
+    return any(folder.glob(f"*graphbolt_pytorch_{release}.*"))
+
+
+def graphbolt_mode() -> str:
+    """Return "real" or "absent", for the record."""
+    return "real" if has_graphbolt_library() else "absent"
+
+
+def has_tensor_adapter() -> bool:
+    """Tell whether DGL shares torch's allocator: its adapter for exactly this torch was found and loaded."""
+    import_dgl()
+    base = importlib.import_module("dgl._ffi.base")
+    return bool(base.is_tensor_adaptor_enabled())

@@ -5,29 +5,22 @@ into native convolutions whose weights it can map to canonical names. It has no 
 here is PyTorch, so those exist once, in ``harness/train.py``; encoders, norms and head exist once, in ``model.py``.
 
 To add a backend: write a package whose ``__init__`` has ``unavailable()`` and whose module ``backend`` has the names of
-``Backend``, and name it in ``BACKENDS``. The parity gate then tells whether it computes the same function.
+``Backend``, and name it in ``registry.BACKENDS``. The parity gate then tells whether it computes the same function.
 """
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from backends.registry import BACKENDS, UnavailableError, unavailable
 from backends.spec import ModelSpec
 from backends.subgraph import Subgraph
 from tasks.graph import GraphSchema, GraphSpec, RelationKey
-from tasks.manifest import did_you_mean
-
-#: Name to package.
-BACKENDS: Final[dict[str, str]] = {
-    "reference": "backends.reference",
-    "pyg": "backends.pyg",
-    "dgl": "backends.dgl",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +43,7 @@ class Backend(Protocol):
         """Build the native whole graph; node data hold the feature blocks by their names in ``TableFeatures``."""
 
     def read_graph(self, graph: Any, like: GraphSpec) -> GraphSpec:
-        """Read a native graph back into a spec; names and cardinalities, which no library stores, come from ``like``."""
+        """Read a native graph back into a spec; what no library stores (names, cardinality) comes from ``like``."""
 
     def features(self, graph: Any, table: str) -> dict[str, Tensor]:
         """Return the feature blocks of one node type, as stored in the native graph."""
@@ -71,22 +64,11 @@ class Backend(Protocol):
         """Map each canonical parameter of one layer (``reference/convs.py`` names them) to its native place."""
 
 
-def unavailable(name: str) -> str | None:
-    """Return None if a backend can run here, else why not and what to install; imports no graph library.
-
-    Raises ValueError for an unknown name, with the closest one.
-    """
-    if name not in BACKENDS:
-        raise ValueError(f"backend={name!r}: {did_you_mean(name, BACKENDS)}")
-    reason: str | None = importlib.import_module(BACKENDS[name]).unavailable()
-    return reason
-
-
 def load_backend(name: str) -> Backend:
-    """Import a backend; ValueError for an unknown name, ImportError with the reason for one that cannot run here."""
+    """Import a backend; ValueError for an unknown name, UnavailableError for one that cannot run here."""
     reason = unavailable(name)
     if reason is not None:
-        raise ImportError(f"backend {name!r} cannot run: {reason}")
+        raise UnavailableError(f"backend {name!r} cannot run: {reason}")
     backend: Backend = importlib.import_module(f"{BACKENDS[name]}.backend")
     return backend
 

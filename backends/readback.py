@@ -1,7 +1,7 @@
 """Tensors of a native graph back to a spec: what proves that compiling lost nothing.
 
-Every backend's ``read_graph`` ends here. Names, cardinality and depth, which graph libraries do not store, come from the
-spec that the graph was compiled from; every array comes from the native graph.
+Every backend's ``read_graph`` ends here. Names, cardinality and depth, which graph libraries do not store, come from
+the spec that the graph was compiled from; every array comes from the native graph.
 """
 
 from __future__ import annotations

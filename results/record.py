@@ -18,7 +18,10 @@ STATUSES: Final[tuple[Status, ...]] = ("ok", "skipped", "oom", "timeout", "error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
-    """One evaluation: after ``step`` optimiser steps and ``train_s`` seconds of training (evaluation not counted)."""
+    """One evaluation: after ``step`` optimiser steps and ``train_s`` seconds of training (evaluation not counted).
+
+    ``epoch`` is the epoch that the step belongs to, counted from 1.
+    """
 
     epoch: int
     step: int
@@ -69,15 +72,69 @@ class TrialRecord:
     @staticmethod
     def from_json(text: str) -> TrialRecord:
         """Read a record of any schema version this code knows; ValueError names what is wrong."""
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_refuse_constant)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise ValueError(f"record schema {found!r} is unknown; this version reads {SCHEMA}")
+        _check_fields(data, TrialRecord, "record")
         if data["status"] not in STATUSES:
             raise ValueError(f"record status {data['status']!r}: allowed are {', '.join(STATUSES)}")
-        known = {item.name for item in dataclasses.fields(TrialRecord)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ValueError(f"record has unknown fields {unknown}")
+        for position, point in enumerate(data["curve"]):
+            _check_fields(point, CurvePoint, f"curve point {position}")
         data["curve"] = tuple(CurvePoint(**point) for point in data["curve"])
         return TrialRecord(**data)
+
+    def setting(self, path: str, default: Any = None) -> Any:
+        """Look up one value of ``config`` by its dotted path (``"dataset.name"``), or return ``default``."""
+        value: Any = self.config
+        for part in path.split("."):
+            if not isinstance(value, dict) or part not in value:
+                return default
+            value = value[part]
+        return value
+
+
+#: What JSON may hold where a field's annotation starts with this word.
+_JSON_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "dict": (dict,),
+    "tuple": (list,),
+    "Status": (str,),
+}
+
+
+def _check_fields(data: object, kind: type, where: str) -> None:
+    """Refuse (ValueError) what is not an object with exactly the fields of dataclass ``kind``, rightly typed."""
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is {type(data).__name__}, not an object")
+    known = {item.name: str(item.type) for item in dataclasses.fields(kind)}
+    if unknown := sorted(set(data) - set(known)):
+        raise ValueError(f"{where} has unknown fields {unknown}")
+    if missing := sorted(set(known) - set(data)):
+        raise ValueError(f"{where} lacks the fields {missing}")
+    for name, annotation in known.items():
+        value = data[name]
+        if type(value) not in _JSON_TYPES[annotation.partition("[")[0]]:  # exact: a bool is no number here
+            raise ValueError(f"{where} has {name} = {value!r} where {annotation} belongs")
+        if annotation.startswith("dict[str, float]"):
+            _check_numbers(value, f"{where}, {name}")
+        elif annotation.startswith("dict[str, dict["):
+            for key in value:
+                _check_numbers(value[key], f"{where}, {name}.{key}")
+
+
+def _check_numbers(values: object, where: str) -> None:
+    """Refuse (ValueError) what is not a JSON object of numbers."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is {type(values).__name__}, not an object")
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{where}.{name} is {value!r}, not a number")
+
+
+def _refuse_constant(name: str) -> float:
+    """Refuse NaN and infinity, which Python's reader would take although they are not JSON."""
+    raise ValueError(f"record holds {name}, which is not JSON")

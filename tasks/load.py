@@ -20,13 +20,13 @@ from tasks.build import SELF_REFERENCE_DEPTH, build_graph
 from tasks.database import NO_ROW, Database, integers, read_database, rows_of_keys, seconds
 from tasks.graph import NULL_TIME, Int64Array, read_only
 from tasks.manifest import (
-    did_you_mean,
     is_time,
     parquet_schema,
     read_dataset_manifest,
     read_task_manifest,
     timestamp_seconds,
 )
+from tasks.names import did_you_mean
 from tasks.task import METRIC_OF, SPLITS, SeedTable, Split, TaskSpec, TemporalSplit
 
 

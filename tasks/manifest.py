@@ -6,8 +6,7 @@ data is read, and each fault is one ValueError that names the value, the place a
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,18 +16,11 @@ import pyarrow.parquet as pq
 import yaml
 from relbench.manifest import DatasetManifest, TaskManifest
 
+from tasks.names import did_you_mean
 from tasks.task import METRIC_OF
 
 _DATASET_TEXT: Final = ("name", "val_timestamp", "test_timestamp")
 _TABLE_KEYS: Final = ("pkey", "time_col", "fkeys")
-
-
-def did_you_mean(value: str, allowed: Iterable[str]) -> str:
-    """Return the tail of an error message: the closest allowed name, if any is close, and all of them."""
-    names = sorted(allowed)
-    close = difflib.get_close_matches(value, names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}allowed are {', '.join(names) or '(none)'}"
 
 
 def read_dataset_manifest(folder: Path) -> DatasetManifest:

@@ -53,7 +53,7 @@ def draw_catalogue(num_customers: int, num_periods: int, rng: np.random.Generato
             {
                 "category_id": np.arange(len(CATEGORIES)),
                 "name": CATEGORIES,
-                "fragile": [c in "bath lighting" for c in CATEGORIES],
+                "fragile": [category in ("bath", "lighting") for category in CATEGORIES],
             }
         ),
         products=products,

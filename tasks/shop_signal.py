@@ -77,7 +77,8 @@ def visit_probability(evidence: Evidence) -> Float64Array:
     """Return the probability that each customer orders at least once in the period ahead."""
     judged = RECENT_LOGIT * evidence.recent_experience + OLDER_LOGIT * evidence.older_experience
     loyalty = _by_segment(SEGMENT_LOGIT, evidence.segment)
-    return expit(loyalty + np.where(evidence.num_recent > 0, judged, IDLE_LOGIT))
+    probability: Float64Array = expit(loyalty + np.where(evidence.num_recent > 0, judged, IDLE_LOGIT))
+    return probability
 
 
 def price_level(evidence: Evidence) -> Float64Array:
@@ -141,9 +142,9 @@ def _judged_orders(folder: Path) -> pd.DataFrame:
     stores = pd.read_parquet(folder / "db" / "stores.parquet", columns=["service_rating"])
     score = items["condition"].map(CONDITION_SCORE).groupby(items["order_id"]).mean()
     rating = orders["ship_store_id"].map(stores["service_rating"])
-    orders["experience"] = order_experience(
-        score.reindex(orders.index).to_numpy(np.float64), service_score(rating.to_numpy(np.float64, na_value=np.nan))
-    )
+    condition: Float64Array = score.reindex(orders.index).to_numpy().astype(np.float64)
+    stars: Float64Array = rating.to_numpy(np.float64, na_value=np.nan)
+    orders["experience"] = order_experience(condition, service_score(stars))
     orders["price"] = items.groupby("order_id")["unit_price"].mean().reindex(orders.index)
     return orders
 
@@ -159,7 +160,7 @@ def _gather(
     row, experience = pairs["row"].to_numpy(), pairs["experience"].to_numpy()
 
     def total(chosen: npt.NDArray[np.bool_], values: Float64Array) -> Float64Array:
-        return np.bincount(row[chosen], weights=values[chosen], minlength=len(customer))
+        return np.bincount(row[chosen], weights=values[chosen], minlength=len(customer)).astype(np.float64)
 
     ones = np.ones(len(row))
     num_recent = total(recent, ones)

@@ -15,7 +15,6 @@ from backends.tensors import to_tensor
 from tasks.graph import BLOCKS, GraphSchema, GraphSpec, RelationKey
 
 
-
 def compile_graph(spec: GraphSpec, device: torch.device) -> Any:
     """Build a heterograph: feature blocks and ``time`` as node data; edges keep the order of the spec."""
     graph = import_dgl().heterograph(

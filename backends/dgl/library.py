@@ -1,8 +1,8 @@
 """The one place that imports DGL; everything of ours, and every process that unpickles a DGL graph, goes through it.
 
-DGL 2.1.0 imports GraphBolt, which is compiled for single torch versions. Where its library for this torch is missing, an
-empty module takes its place before ``import dgl``; heterographs, blocks, samplers and every layer work without it. Where
-it is there, nothing is touched. The mode that ran is part of every record.
+DGL 2.1.0 imports GraphBolt, which is compiled for single torch versions. Where its library for this torch is missing,
+an empty module takes its place before ``import dgl``; heterographs, blocks, samplers and every layer work without it.
+Where it is there, nothing is touched. The mode that ran is part of every record.
 """
 
 from __future__ import annotations

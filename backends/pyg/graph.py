@@ -13,7 +13,6 @@ from backends.tensors import to_tensor
 from tasks.graph import BLOCKS, GraphSchema, GraphSpec, RelationKey
 
 
-
 def compile_graph(spec: GraphSpec, device: torch.device) -> HeteroData:
     """Build a HeteroData: feature blocks, ``time`` and ``num_nodes`` per table, ``edge_index`` [2, E] per relation."""
     data = HeteroData()

@@ -1,0 +1,30 @@
+"""Which backends there are, and whether each can run here: no torch, no graph library."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+from tasks.names import did_you_mean
+
+#: Name to package.
+BACKENDS: Final[dict[str, str]] = {
+    "reference": "backends.reference",
+    "pyg": "backends.pyg",
+    "dgl": "backends.dgl",
+}
+
+
+class UnavailableError(RuntimeError):
+    """A library or device is not here; the message says which, why, and what helps."""
+
+
+def unavailable(name: str) -> str | None:
+    """Return None if a backend can run here, else why not and what to install; imports no graph library.
+
+    Raises ValueError for an unknown name, with the closest one.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"backend={name!r}: {did_you_mean(name, BACKENDS)}")
+    reason: str | None = importlib.import_module(BACKENDS[name]).unavailable()
+    return reason

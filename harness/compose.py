@@ -1,0 +1,137 @@
+"""Hydra overrides to configs: compose one, expand a sweep.
+
+Guarantees: overrides are split by Hydra's own parser, so its whole sweep grammar works (``backend=pyg,dgl``,
+``'seed=range(0,5)'``); every fault is one ValueError with the allowed names. It launches nothing: Hydra's launchers
+share processes, ours starts one a trial.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from harness.config import DatasetConfig, TrialConfig
+from tasks.names import did_you_mean
+
+SHELF: Final = Path(__file__).parent.parent / "configs"
+
+
+def shelf_names(group: str) -> list[str]:
+    """List the names in a config group, sorted."""
+    return sorted(path.stem for path in (SHELF / group).glob("*.yaml"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """A config and the single overrides that make it."""
+
+    config: TrialConfig
+    overrides: tuple[str, ...]
+
+
+def compose_trial(overrides: Sequence[str]) -> Composed:
+    """Compose one config; ValueError if an override would make several, or does not fit."""
+    composed = expand(overrides)
+    if len(composed) != 1:
+        raise ValueError(f"{' '.join(overrides)}: makes {len(composed)} configs; allowed is one, or use relduel sweep")
+    return composed[0]
+
+
+def expand(overrides: Sequence[str]) -> list[Composed]:
+    """Compose the product of all sweeps in the overrides, the last override varying fastest.
+
+    A later override of the same key replaces an earlier one.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    choices = _choices(overrides)
+    composed = []
+    with initialize_config_dir(str(SHELF), version_base="1.3"):
+        for choice in itertools.product(*choices):
+            try:
+                tree = compose("trial", overrides=list(choice))
+                data: Any = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ValueError(_explain(choice, error)) from None
+            composed.append(Composed(config=TrialConfig.from_dict(data), overrides=choice))
+    return composed
+
+
+def compose_dataset(overrides: Sequence[str]) -> DatasetConfig:
+    """Compose the data set that some overrides name, whatever task they name or do not."""
+    return compose_trial(overrides).config.dataset
+
+
+def read_sweep(name: str) -> tuple[str, list[str]]:
+    """Return (summary, overrides) of a named sweep; ValueError names the closest one."""
+    names = shelf_names("sweep")
+    if name not in names:
+        raise ValueError(f"sweep {name!r}: {did_you_mean(name, names)}")
+    data = yaml.safe_load((SHELF / "sweep" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return data["summary"], list(data["overrides"])
+
+
+def _choices(overrides: Sequence[str]) -> list[list[str]]:
+    """Return, per distinct key in order of its first mention, the single overrides that it stands for."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    by_key: dict[str, list[str]] = {}
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            raise ValueError(f"{text!r} is no override; allowed is key=value, such as backend=pyg or seed=1") from None
+        key = override.key_or_group
+        if override.is_sweep_override():
+            values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        else:
+            values = [text]
+        by_key[key] = [_as_group(key, value) for value in values]
+    return list(by_key.values())
+
+
+def _as_group(key: str, text: str) -> str:
+    """Turn ``task=NAME`` without a file of that name into ``task.name=NAME``; check the other groups' names."""
+    groups = [path.name for path in SHELF.iterdir() if path.is_dir() and path.name not in {"sweep", "__pycache__"}]
+    if key not in groups:
+        return text
+    value = text.partition("=")[2]
+    if value in shelf_names(key):
+        return text
+    if key == "task":
+        return f"task.name={value}"
+    raise ValueError(f"{text}: {did_you_mean(value, shelf_names(key))}")
+
+
+def _explain(overrides: Sequence[str], error: Exception) -> str:
+    """Say in one line which override does not fit, with the keys there are."""
+    from omegaconf.errors import MissingMandatoryValue
+
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is not given; allowed is {error.full_key}=VALUE"
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key in text or key.split(".")[-1] in text:
+            return f"{override}: there is no such key; {did_you_mean(key, _keys())}"
+    return text
+
+
+def _keys() -> list[str]:
+    """List every group and key that an override may name."""
+    from hydra import compose
+    from omegaconf import OmegaConf
+
+    data: Any = OmegaConf.to_container(compose("trial"))
+    inner = [f"{group}.{key}" for group, value in data.items() if isinstance(value, dict) for key in value]
+    return [*data, *inner]

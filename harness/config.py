@@ -1,0 +1,230 @@
+"""The frozen configuration of one trial, and the identities that follow from it.
+
+Guarantees: a config that constructs is valid; equal configs have equal ids on every machine. ``config_id`` knows no
+path, no environment and no seed; ``pair_id`` also forgets the backend, which is what makes a PyG/DGL pair; ``trial_id``
+adds the seed, the data and the code. It loads no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from backends.registry import BACKENDS
+from backends.spec import ModelSpec, SamplerSpec
+from tasks.names import did_you_mean
+
+DTYPES: Final = ("float32", "float64")
+DEVICES: Final = ("cpu", "cuda")
+#: Keys that say where and on what a trial runs, not what it computes: no part of ``config_id``.
+_ENVIRONMENT: Final = (("dataset", "path"), ("measure", "threads"), ("measure", "timeout_s"), ("seed",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetConfig:
+    """A data set by name; ``path`` is a RelBench v3 folder, null means the Hub (or, for ``shop``, generated).
+
+    ``seed`` and ``scale`` are the shop's; ``self_depth`` bounds the hops over which a self reference expands.
+    """
+
+    name: str
+    path: str | None = None
+    seed: int = 0
+    scale: float = 1.0
+    self_depth: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale <= 1000:
+            raise ValueError(f"dataset.scale={self.scale!r}: allowed is 0 < scale <= 1000")
+        if self.self_depth < 0:
+            raise ValueError(f"dataset.self_depth={self.self_depth!r}: allowed is 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Adam over ``epochs`` passes; ``eval_every`` counts steps between evaluations, null: after each epoch."""
+
+    epochs: int = 10
+    lr: float = 0.005
+    batch_size: int = 512
+    weight_decay: float = 0.0
+    eval_every: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name}={getattr(self, name)!r}: allowed is 1 or more")
+        if self.eval_every is not None and self.eval_every < 1:
+            raise ValueError(f"train.eval_every={self.eval_every!r}: allowed is 1 or more, or null")
+        if not self.lr > 0:
+            raise ValueError(f"train.lr={self.lr!r}: allowed is a number above 0")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"train.weight_decay={self.weight_decay!r}: allowed is 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureConfig:
+    """Device, number type, CPU threads (null: cores - 1), and the seconds after which a trial counts as hung."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int | None = None
+    timeout_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise ValueError(f"measure.device={self.device!r}: {did_you_mean(self.device, DEVICES)}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"measure.dtype={self.dtype!r}: {did_you_mean(self.dtype, DTYPES)}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"measure.threads={self.threads!r}: allowed is 1 or more, or null")
+        if not self.timeout_s > 0:
+            raise ValueError(f"measure.timeout_s={self.timeout_s!r}: allowed is a number above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialConfig:
+    """Everything that a trial needs to know."""
+
+    backend: str
+    dataset: DatasetConfig
+    task: str
+    model: ModelSpec
+    sampler: SamplerSpec
+    train: TrainConfig
+    measure: MeasureConfig
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend={self.backend!r}: {did_you_mean(self.backend, BACKENDS)}")
+        if len(self.sampler.fanout) != self.model.layers:
+            raise ValueError(
+                f"sampler.fanout={list(self.sampler.fanout)} has {len(self.sampler.fanout)} hops; allowed is one a "
+                f"layer, and model.layers={self.model.layers}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the config as composed: nested plain values, backend and task as groups with a name."""
+        data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        data["backend"], data["task"] = {"name": self.backend}, {"name": self.task}
+        return data
+
+    def to_public_dict(self) -> dict[str, Any]:
+        """Return ``to_dict`` without the folder's path, which is nobody's business but this machine's."""
+        data = self.to_dict()
+        if data["dataset"]["path"] is not None:
+            data["dataset"]["path"] = "FOLDER"
+        return data
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> TrialConfig:
+        """Check and freeze a composed config; ValueError names the key, its value and what is allowed."""
+        _only(data, {field.name for field in dataclasses.fields(TrialConfig)}, "")
+        seed = data.get("seed", 0)
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ValueError(f"seed={seed!r}: allowed is a whole number, 0 or more")
+        return TrialConfig(
+            backend=_name(data, "backend"),
+            dataset=_build(DatasetConfig, data, "dataset"),
+            task=_name(data, "task"),
+            model=_build(ModelSpec, data, "model"),
+            sampler=_build(SamplerSpec, data, "sampler"),
+            train=_build(TrainConfig, data, "train"),
+            measure=_build(MeasureConfig, data, "measure"),
+            seed=seed,
+        )
+
+    @property
+    def config_id(self) -> str:
+        """Return the hash of what the trial computes, 16 hexadecimal digits."""
+        return _digest(self._identity())
+
+    @property
+    def pair_id(self) -> str:
+        """Return ``config_id`` without the backend."""
+        identity = self._identity()
+        del identity["backend"]
+        return _digest(identity)
+
+    def trial_id(self, data_fingerprint: str) -> str:
+        """Return the identity that resuming goes by: config, seed, data and code."""
+        return _digest([self.config_id, self.seed, data_fingerprint, code_version()])
+
+    def _identity(self) -> dict[str, Any]:
+        data = self.to_dict()
+        for path in _ENVIRONMENT:
+            place = data
+            for key in path[:-1]:
+                place = place[key]
+            del place[path[-1]]
+        return data
+
+
+@functools.cache
+def code_version() -> str:
+    """Return a hash of the code that can change what a trial computes or measures: tasks, backends, harness.
+
+    Commands, reports and configuration files are no part of it: a better report must not repeat a week of trials.
+    """
+    root = Path(__file__).parent.parent
+    digest = hashlib.blake2b(digest_size=8)
+    for package in ("tasks", "backends", "harness"):
+        for path in sorted((root / package).rglob("*.py")):
+            relative = path.relative_to(root)
+            if "commands" not in relative.parts:
+                digest.update(relative.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _only(data: Mapping[str, Any], allowed: set[str], place: str) -> None:
+    for key in data:
+        if key not in allowed:
+            raise ValueError(f"unknown key {place}{key}: {did_you_mean(str(key), allowed)}")
+
+
+def _name(data: Mapping[str, Any], group: str) -> str:
+    value = data.get(group)
+    name = value.get("name") if isinstance(value, Mapping) else value
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{group}={value!r}: allowed is a name")
+    return name
+
+
+def _build(kind: Any, data: Mapping[str, Any], group: str) -> Any:
+    """Build one frozen group, checking the keys and the type of each value against the dataclass."""
+    values = data.get(group)
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{group}={values!r}: allowed is a group of keys")
+    fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}
+    _only(values, set(fields), f"{group}.")
+    return kind(**{key: _typed(value, fields[key], f"{group}.{key}") for key, value in values.items()})
+
+
+def _typed(value: Any, kind: str, place: str) -> Any:
+    """Return the value as the annotated type; ValueError if it is another."""
+    allowed = kind.split(" | ")
+    if value is None and "None" in allowed:
+        return None
+    if kind.startswith("tuple[int"):
+        if isinstance(value, (list, tuple)) and all(isinstance(item, int) for item in value):
+            return tuple(value)
+        raise ValueError(f"{place}={value!r}: allowed is a list of whole numbers")
+    if "float" in allowed and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if "int" in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if ("str" in allowed or kind.startswith("Literal")) and isinstance(value, str):
+        return value
+    words = {"int": "a whole number", "float": "a number", "str": "a text", "None": "null"}
+    raise ValueError(f"{place}={value!r}: allowed is {' or '.join(words.get(item, 'a text') for item in allowed)}")

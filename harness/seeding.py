@@ -1,0 +1,22 @@
+"""Where randomness comes from: one run seed, and named streams that never meet."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+from tasks.graph import Int64Array
+
+
+def seed_torch(seed: int) -> None:
+    """Seed torch's global generators (dropout); weights and batches have streams of their own."""
+    torch.manual_seed(seed)
+
+
+def shuffled_rows(num_rows: int, *, seed: int, epoch: int) -> Int64Array:
+    """Return the order in which an epoch visits its seeds: a permutation i64[num_rows] of (seed, epoch) alone."""
+    key = hashlib.blake2b(f"shuffle/{seed}/{epoch}".encode(), digest_size=8).digest()
+    generator = np.random.Generator(np.random.PCG64(int.from_bytes(key, "little")))
+    return generator.permutation(num_rows).astype(np.int64)

@@ -1,0 +1,175 @@
+"""Run a plan: the parity gates first, then every trial that has no record yet, each in a process of its own.
+
+Guarantees: a trial's record is written once, whole, by the parent, whatever became of the child; the next trial does
+not notice. Stopped at any moment and started again, only what is missing runs. No torch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+from harness.config import code_version
+from harness.launch import default_threads, run_job
+from harness.plan import PlannedTrial, missing_gates, split_done
+from harness.progress import ProgressView
+from results.environment import collect_environment, environment_id
+from results.record import CurvePoint, TrialRecord
+from results.store import Store
+
+#: What one gate takes, in trials: only the progress bar believes it.
+GATE_WEIGHT: Final = 0.4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepResult:
+    """How many trials were planned, ran now, had a record before, and did not end ok."""
+
+    planned: int
+    ran: int
+    done_before: int
+    failed: int
+
+
+def run_sweep(
+    trials: Sequence[PlannedTrial], store: Store, *, jobs: int = 1, gates: bool = True, quiet: bool = False
+) -> SweepResult:
+    """Run what is missing of a plan, ``jobs`` processes at a time, and return the counts.
+
+    KeyboardInterrupt kills the running children, whose trials stay missing, and is raised again.
+    """
+    waiting, done = split_done(trials, store)
+    groups = missing_gates(trials, store) if gates else []
+    stop = threading.Event()
+    with ProgressView(len(waiting) + GATE_WEIGHT * len(groups), quiet=quiet) as view:
+        work: list[Callable[[], None]] = [partial(run_gate_job, group, store, view, stop) for group in groups]
+        work += [partial(_run_trial, trial, store, view, stop) for trial in waiting]
+        _run_all(work, jobs, stop)
+    records = [store.read(trial.trial_id) for trial in trials]
+    failed = sum(record.status not in {"ok", "skipped"} for record in records)
+    return SweepResult(planned=len(trials), ran=len(waiting), done_before=len(done), failed=failed)
+
+
+def run_gate_job(group: Sequence[PlannedTrial], store: Store, view: ProgressView, stop: threading.Event) -> None:
+    """Run the parity gate for one model, task and data set, and store an answer for each backend of the group."""
+    first = group[0]
+    backends = [trial.config.backend for trial in group]
+    label = f"parity · {first.config.task} · {first.config.model.family} · {', '.join(backends)}"
+    view.begin(label)
+    log = store.folder / "parity" / f"{first.parity_key}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    answer = run_job(
+        {"kind": "parity", "config": first.config.to_dict(), "folder": str(first.folder), "backends": backends},
+        threads=first.config.measure.threads or default_threads(),
+        timeout_s=first.config.measure.timeout_s,
+        log=log,
+        on_progress=lambda done, total: view.advance(label, GATE_WEIGHT, done / total),
+        stop=stop,
+    )
+    for trial in group:
+        assert trial.parity_key is not None
+        rows = answer.get("rows", {}).get(trial.config.backend, [])
+        parity = {
+            "key": trial.parity_key,
+            "ok": bool(rows) and all(row["ok"] for row in rows),
+            "reason": answer.get("reason"),
+            "rows": rows,
+            "backend": trial.config.backend,
+            "dataset": trial.config.dataset.name,
+            "task": trial.config.task,
+            "data_fingerprint": trial.data_fingerprint,
+            "code_version": code_version(),
+        }
+        store.write_parity(trial.parity_key, parity)
+    green = all(row["ok"] for rows in answer.get("rows", {}).values() for row in rows) and answer["status"] == "ok"
+    view.end(label, GATE_WEIGHT, f"{label}: {'green' if green else 'RED'}{_because(answer)}")
+
+
+def _run_trial(trial: PlannedTrial, store: Store, view: ProgressView, stop: threading.Event) -> None:
+    view.begin(trial.label)
+    record = run_one(trial, store, lambda done, total: view.advance(trial.label, 1.0, done / total), stop)
+    score = record.metrics.get("test", {}).get(trial.metric)
+    shown = f" · test {trial.metric} {score:.4f}" if score is not None else ""
+    because = f" · {record.reason}" if record.reason else ""
+    view.end(trial.label, 1.0, f"{trial.label}: {record.status}{shown}{because}")
+
+
+def run_one(
+    trial: PlannedTrial,
+    store: Store,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: threading.Event | None = None,
+) -> TrialRecord:
+    """Run one trial in a child, write its record, and return it."""
+    threads = trial.config.measure.threads or default_threads()
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    if trial.skip is not None:
+        answer: dict[str, Any] = {"status": "skipped", "reason": trial.skip}
+    else:
+        answer = run_job(
+            {
+                "kind": "trial",
+                "config": trial.config.to_dict(),
+                "folder": str(trial.folder),
+                "device": trial.config.measure.device,
+            },
+            threads=threads,
+            timeout_s=trial.config.measure.timeout_s,
+            log=store.log_path(trial.trial_id),
+            on_progress=on_progress,
+            stop=stop,
+        )
+    environment = answer.get("environment") or collect_environment(
+        threads=threads, device=trial.config.measure.device, backends={}
+    )
+    config = trial.config.to_public_dict()
+    config["task"] |= {"task_type": trial.task_type, "metric": trial.metric}
+    measured = {
+        name: answer[name]
+        for name in ("phases", "steps", "memory", "metrics", "trivial", "predictions_hash")
+        if name in answer
+    }
+    parity = store.read_parity(trial.parity_key) if trial.parity_key else None
+    record = TrialRecord(
+        trial_id=trial.trial_id,
+        config_id=trial.config.config_id,
+        pair_id=trial.config.pair_id,
+        repeat=trial.config.seed,
+        config=config,
+        environment_id=environment_id(environment),
+        environment=environment,
+        data_fingerprint=trial.data_fingerprint,
+        code_version=code_version(),
+        started_at=started,
+        status=answer["status"],
+        reason=answer.get("reason"),
+        curve=tuple(CurvePoint(**point) for point in answer.get("curve", ())),
+        parity={} if parity is None else {"ok": parity["ok"]},
+        parity_key=trial.parity_key,
+        command=trial.command,
+        **measured,
+    )
+    store.write(record)
+    return record
+
+
+def _run_all(work: Sequence[Callable[[], None]], jobs: int, stop: threading.Event) -> None:
+    """Run the work in order, ``jobs`` at a time; on the first exception stop the rest and raise it."""
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        futures = [pool.submit(item) for item in work]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def _because(answer: dict[str, Any]) -> str:
+    return f" ({answer['reason']})" if answer.get("reason") else ""

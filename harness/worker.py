@@ -1,0 +1,142 @@
+"""The child: one job from a file, in a fresh process with its own threads and environment.
+
+``python -P -m harness.worker JOB`` reads the JSON file JOB, does what its ``kind`` says, and writes the answer to the
+job's ``answer`` path (atomically). Progress goes as JSON lines to the file descriptor ``progress``; when nobody reads
+it any more, the parent is gone and the child stops.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.config import TrialConfig
+
+_PROGRESS_EVERY_S = 0.1
+
+
+def main(job_path: str) -> int:
+    """Run the job; exit status 0 if an answer was written, whatever it says."""
+    job = json.loads(Path(job_path).read_text(encoding="utf-8"))
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    torch.set_num_interop_threads(1)
+    # DGL 2.1.0 decorates functions with torch.jit.script, which newer releases of torch deprecate: nothing to act on.
+    warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)
+    try:
+        answer = _KINDS[job["kind"]](job, _reporter(job["progress"]))
+    except Exception as error:  # noqa: BLE001 - every failure of a job is an answer; the log has the traceback
+        traceback.print_exc()
+        answer = {"status": _status_of(error), "reason": _one_line(error)}
+    path = Path(job["answer"])
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(answer, allow_nan=False), encoding="utf-8")
+    partial.replace(path)
+    return 0
+
+
+def _run_trial(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    from harness.trial import run_trial
+
+    config = TrialConfig.from_dict(job["config"])
+    fields = run_trial(config, Path(job["folder"]), on_step)
+    return {"status": "ok", "environment": _environment(job, [config.backend]), **fields}
+
+
+def _run_gate(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    import torch
+
+    from harness.parity import run_gate
+    from tasks.load import load_task
+
+    config = TrialConfig.from_dict(job["config"])
+    task = load_task(Path(job["folder"]), config.task, self_depth=config.dataset.self_depth)
+    rows = run_gate(
+        task,
+        config.model,
+        config.sampler,
+        config.train,
+        job["backends"],
+        seed=config.seed,
+        device=torch.device(config.measure.device),
+        on_step=on_step,
+    )
+    return {
+        "status": "ok",
+        "rows": {
+            name: [{**dataclasses.asdict(row), "max_rel_diff": _finite(row.max_rel_diff), "ok": row.ok} for row in its]
+            for name, its in rows.items()
+        },
+    }
+
+
+def _run_doctor(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    from harness.doctor import examine
+
+    return {"status": "ok", **examine(job["threads"])}
+
+
+_KINDS = {"trial": _run_trial, "parity": _run_gate, "doctor": _run_doctor}
+
+
+def _environment(job: dict[str, Any], backends: list[str]) -> dict[str, Any]:
+    from backends.base import load_backend
+    from results.environment import collect_environment
+
+    return collect_environment(
+        threads=job["threads"],
+        device=job["device"],
+        backends={name: load_backend(name).describe() for name in backends},
+    )
+
+
+def _reporter(descriptor: int | None) -> Callable[[int, int], None]:
+    """Return a function that sends (done, total) to the parent, at most ten times a second."""
+    last = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if descriptor is None or (done < total and time.monotonic() - last < _PROGRESS_EVERY_S):
+            return
+        last = time.monotonic()
+        try:
+            os.write(descriptor, f"{json.dumps({'done': done, 'total': total})}\n".encode())
+        except BrokenPipeError:
+            sys.exit("the parent is gone")
+
+    return report
+
+
+def _status_of(error: Exception) -> str:
+    import torch
+
+    from backends.registry import UnavailableError
+    from harness.train import DivergedError
+
+    if isinstance(error, DivergedError):
+        return "diverged"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "oom"
+    return "skipped" if isinstance(error, UnavailableError) else "error"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: an infinite difference (NaN or zero against something) is null."""
+    return value if value < float("inf") else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,156 @@
+"""What both camps need to know to believe a comparison: versions with their years, modes, fast paths, the machine.
+
+Guarantees: every distinct environment and every distinct account a backend gave of itself is stated; what was not
+recorded is said to be unknown, never assumed to be on or off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from results.blocks import Points, Table
+from results.environment import DISTRIBUTIONS, NOISY_PSI, release_year
+from results.frame import machine_id
+from results.listings import make_table
+from results.record import TrialRecord
+from results.text import MISSING, backend_name, plain, significant
+
+_DISTRIBUTION_OF: Final = {"pyg": "torch_geometric", "dgl": "dgl"}
+_GIBIBYTE: Final = 2**30
+#: The facts about a machine, beside its versions, with the titles they are printed under.
+_FACTS: Final = {
+    "os": "Operating system",
+    "machine": "Architecture",
+    "cpu": "Processor",
+    "cores": "Cores usable",
+    "threads": "Threads used",
+    "device": "Device",
+    "python": "Python",
+}
+
+
+def fairness_points(records: Sequence[TrialRecord]) -> Points:
+    """State, for each machine, what each backend was and ran with, and how quiet the machine was."""
+    items: list[str] = []
+    machines = {machine_id(record.environment): record for record in records if record.environment}
+    for machine, example in machines.items():
+        own = [record for record in records if record.environment and machine_id(record.environment) == machine]
+        prefix = f"Machine {machine[:8]}: " if len(machines) > 1 else ""
+        for name, account in _accounts(own):
+            items.append(f"{prefix}{backend_name(name)} {_describe_backend(name, account)}")
+        items.append(prefix + _describe_machine(example.environment, own))
+    if not items:
+        items = ["No trial recorded its environment: versions, modes and fast paths are unknown."]
+    return Points(title="What the two sides ran with", items=tuple(items))
+
+
+def environments_table(records: Sequence[TrialRecord]) -> Table | None:
+    """Return a column for every machine with its versions; None where no trial recorded its environment."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        if record.environment:
+            groups.setdefault(machine_id(record.environment), []).append(record)
+    if not groups:
+        return None
+    columns = [_environment_column(group) for group in groups.values()]
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [(name, *(column.get(name, MISSING) for column in columns)) for name in names]
+    titles = ["Property", *(f"Machine {key[:8]}" for key in groups)]
+    return make_table("Machines and versions, momentary load as a range over trials", titles, rows, text=titles)
+
+
+def _accounts(records: Iterable[TrialRecord]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return each distinct account that a backend gave of itself, PyG and DGL first."""
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for record in records:
+        backends = record.environment.get("backends")
+        for name, account in (backends if isinstance(backends, dict) else {}).items():
+            if isinstance(account, dict):
+                found.setdefault((plain(name, 40), json.dumps(account, sort_keys=True, default=str)), account)
+    order = list(_DISTRIBUTION_OF)
+    by_name = sorted(found.items(), key=lambda item: order.index(item[0][0]) if item[0][0] in order else len(order))
+    return [(name, account) for (name, _), account in by_name]
+
+
+def _describe_backend(name: str, account: Mapping[str, Any]) -> str:
+    """Say a backend's version and year, its modes, and which of its fast paths were off."""
+    parts = []
+    known = ("version", "storage", "graphbolt", "tensor_adapter", "fast_paths_off")
+    if "storage" in account or name == "pyg":
+        storage = plain(account.get("storage", "unknown"), 60)
+        parts.append(f"storage form {storage.upper() if storage in ('coo', 'csr', 'csc') else storage}")
+    if "graphbolt" in account or name == "dgl":
+        parts.append(f"GraphBolt {plain(account.get('graphbolt', 'unknown'), 40)}")
+    if "tensor_adapter" in account or name == "dgl":
+        parts.append(f"tensor adapter {_switch(account.get('tensor_adapter'))}")
+    parts += [f"{plain(key, 40)} {plain(value, 80)}" for key, value in account.items() if key not in known]
+    off = account.get("fast_paths_off")
+    if isinstance(off, list):
+        parts.append(f"fast paths off: {', '.join(plain(item, 120) for item in off) or 'none'}")
+    else:
+        parts.append("fast paths: not recorded")
+    return f"{_with_year(_DISTRIBUTION_OF.get(name), account.get('version'))}: {'; '.join(parts)}"
+
+
+def _describe_machine(environment: Mapping[str, Any], records: Sequence[TrialRecord]) -> str:
+    versions = _mapping(environment.get("versions"))
+    threads = plain(environment.get("threads", "?"), 8)
+    return (
+        f"Both on torch {_with_year('torch', versions.get('torch'))}, {threads} thread{'' if threads == '1' else 's'}, "
+        f"device {plain(environment.get('device', 'unknown'), 40)}, "
+        f"{plain(environment.get('cpu') or 'processor unknown', 80)} "
+        f"({plain(environment.get('cores', '?'), 8)} cores usable). {_noise(records)}"
+    )
+
+
+def _noise(records: Sequence[TrialRecord]) -> str:
+    """Say how many trials started on a noisy machine, and for how many that is unknown."""
+    flags = [record.environment.get("noisy") for record in records]
+    unknown = sum(flag is None for flag in flags)
+    said = f"Noisy (CPU pressure above {NOISY_PSI:g} %): {sum(flag is True for flag in flags)} of {len(flags)} trials"
+    return f"{said}, unknown for {unknown}." if unknown else f"{said}."
+
+
+def _environment_column(records: Sequence[TrialRecord]) -> dict[str, str]:
+    """Return the printable properties of one environment by title."""
+    environment = records[0].environment
+    column = {title: plain(environment.get(name) or MISSING, 80) for name, title in _FACTS.items()}
+    memory = environment.get("memory_bytes")
+    column["Memory"] = f"{significant(memory / _GIBIBYTE)} GiB" if isinstance(memory, int | float) else MISSING
+    versions = _mapping(environment.get("versions"))
+    for name in (*DISTRIBUTIONS, *sorted(set(versions) - set(DISTRIBUTIONS))):
+        column[plain(name, 40)] = plain(versions.get(name) or "not installed", 40)
+    loads = [_mapping(record.environment.get("load")) for record in records]
+    column["CPU pressure (some avg10, %)"] = _range([load.get("psi_some_avg10") for load in loads])
+    column["Load average (1 min)"] = _range([load.get("load_1m") for load in loads])
+    column["Trials"] = str(len(records))
+    return column
+
+
+def _range(values: Iterable[Any]) -> str:
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if not numbers:
+        return MISSING
+    low, high = (significant(bound, max_decimals=1) for bound in (min(numbers), max(numbers)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _with_year(distribution: str | None, version: Any) -> str:
+    """Return a version with its release year in parentheses."""
+    if version is None:
+        return "(version unknown)"
+    year = release_year(distribution, str(version)) if distribution else None
+    return f"{plain(version, 40)} ({year or 'year unknown'})"
+
+
+def _switch(value: Any) -> str:
+    """Say a mode that is true, false, unknown, or something a backend put in its own words."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "unknown" if value is None else plain(value, 40)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,91 @@
+"""The sampler's speed on rel-f1: 512 training seeds of driver-dnf, on one core; runs with ``--benchmark-enable``.
+
+Absolute times say something about this machine only; the claim that is asserted is a ratio, measured in one run with
+the two samplers taking turns.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from backends.csr import Sampler
+from backends.sampler import TemporalSampler
+from backends.sampler_torch import TorchTemporalSampler
+from backends.spec import SamplerSpec
+from backends.subgraph import Subgraph
+from tasks.load import load_task
+from tasks.task import TaskSpec
+
+FOLDER = Path(__file__).parents[3] / "shared" / "data" / "rel-f1"
+BATCH_SIZE = 512
+WIDE, NARROW = SamplerSpec(fanout=(128, 64)), SamplerSpec(fanout=(16, 8))
+KINDS = {"numba": TemporalSampler, "torch": TorchTemporalSampler}
+
+
+@pytest.fixture(scope="module")
+def task(request: pytest.FixtureRequest) -> TaskSpec:
+    """Load driver-dnf once, and only when there is something to time."""
+    if request.config.getoption("benchmark_disable") and not request.config.getoption("benchmark_enable"):
+        pytest.skip("timings run with --benchmark-enable")
+    if not FOLDER.is_dir():
+        pytest.skip("rel-f1 is not at ../shared/data/rel-f1 beside this checkout")
+    return load_task(FOLDER, "driver-dnf")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Give torch the one core that the numba kernel has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Batches:
+    """Samples one batch after the other of a shuffled epoch."""
+
+    def __init__(self, sampler: Sampler, task: TaskSpec) -> None:
+        self.sampler = sampler
+        self.seeds = task.split.train
+        self.order = np.random.default_rng(0).permutation(len(self.seeds))
+        self.position = 0
+
+    def next(self) -> Subgraph:
+        """Sample the next batch, from the beginning again when the last full one is through."""
+        if self.position + BATCH_SIZE > len(self.order):
+            self.position = 0
+        rows = self.order[self.position : self.position + BATCH_SIZE]
+        self.position += BATCH_SIZE
+        return self.sampler.sample(self.seeds, rows, split="train", epoch=0)
+
+
+@pytest.mark.benchmark(group="sampler")
+@pytest.mark.parametrize("spec", [WIDE, NARROW], ids=["128x64", "16x8"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_time_of_a_batch(kind: str, spec: SamplerSpec, task: TaskSpec, benchmark: BenchmarkFixture) -> None:
+    """One batch of 512 seeds; the number of its edges stands beside the time."""
+    batches = Batches(KINDS[kind](task.graph, spec, 0), task)
+    benchmark.extra_info["edges"] = batches.next().num_edges
+    benchmark.pedantic(batches.next, rounds=22, iterations=1, warmup_rounds=5)
+
+
+def test_numba_is_four_times_faster_than_torch(task: TaskSpec) -> None:
+    """On the wide fan-out the median ratio of 22 pairs of equal batches, sampled in ABBA order, is at least 4."""
+    arms = {kind: Batches(sampler(task.graph, WIDE, 0), task) for kind, sampler in KINDS.items()}
+    edges = {kind: [batches.next().num_edges for _ in range(3)] for kind, batches in arms.items()}
+    assert edges["numba"] == edges["torch"]
+    ratios = []
+    for pair in range(22):
+        taken_s = {}
+        for kind in sorted(arms, reverse=bool(pair % 2)):
+            start = time.perf_counter()
+            arms[kind].next()
+            taken_s[kind] = time.perf_counter() - start
+        ratios.append(taken_s["torch"] / taken_s["numba"])
+    assert statistics.median(ratios) >= 4

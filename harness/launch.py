@@ -16,13 +16,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from harness.dataset import user_cache
 
 _CGROUP_EVENTS: Final = Path("/sys/fs/cgroup/memory.events")
+
+
+#: The child's program, for this interpreter; -P keeps a stray ``tasks.py`` in the current folder out of its way.
+WORKER: Final = ("-P", "-m", "harness.worker")
 
 
 class JobStoppedError(RuntimeError):
@@ -62,11 +66,12 @@ def run_job(
     log: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     stop: threading.Event | None = None,
+    program: Sequence[str] = WORKER,
 ) -> dict[str, Any]:
     """Run a job in a child and return its answer, which always has ``status`` and, unless ok, ``reason``.
 
-    stdout and stderr of the child go to ``log``. Raises JobStoppedError once ``stop`` is set; the child is killed then,
-    and on any other exception.
+    ``program`` are the interpreter's arguments, before the path of the job's file. stdout and stderr of the child go
+    to ``log``. Raises JobStoppedError once ``stop`` is set; the child is killed then, and on any other exception.
     """
     with tempfile.TemporaryDirectory(prefix="relduel-") as folder:
         answer, job_file = Path(folder) / "answer.json", Path(folder) / "job.json"
@@ -77,7 +82,7 @@ def run_job(
         killed_before = _oom_kills()
         with log.open("ab") as output:
             child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "harness.worker", str(job_file)],
+                [sys.executable, *program, str(job_file)],
                 env=child_environment(threads),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -76,7 +76,7 @@ def run_gate(
 
     ``on_step(done, total)`` counts the backends done, by dtype.
     """
-    subgraphs = _subgraphs(task, sampler, seed)
+    subgraphs = sample_batches(task, sampler, seed)
     rows: dict[str, list[ParityRow]] = {name: [] for name in backends}
     total, done = len(DTYPES) * (1 + len(backends)), 0
     for dtype in DTYPES:
@@ -177,7 +177,8 @@ def permute_edges(subgraph: Subgraph, generator: np.random.Generator) -> Subgrap
     return dataclasses.replace(subgraph, edges=edges)
 
 
-def _subgraphs(task: TaskSpec, spec: SamplerSpec, seed: int) -> list[tuple[Subgraph, Tensor]]:
+def sample_batches(task: TaskSpec, spec: SamplerSpec, seed: int) -> list[tuple[Subgraph, Tensor]]:
+    """Draw the gate's batches from the train split: the same for every backend."""
     sampler = TemporalSampler(task.graph, spec, seed)
     seeds = task.split.train
     order = np.resize(shuffled_rows(len(seeds), seed=seed, epoch=0), NUM_STEPS * BATCH_SIZE)

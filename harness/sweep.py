@@ -21,6 +21,7 @@ from harness.progress import ProgressView
 from results.environment import collect_environment, environment_id
 from results.record import CurvePoint, TrialRecord
 from results.store import Store
+from results.text import redact
 
 #: What one gate takes, in trials: only the progress bar believes it.
 GATE_WEIGHT: Final = 0.4
@@ -147,7 +148,7 @@ def run_one(
         code_version=code_version(),
         started_at=started,
         status=answer["status"],
-        reason=answer.get("reason"),
+        reason=redact(answer["reason"]) if answer.get("reason") else None,
         curve=tuple(CurvePoint(**point) for point in answer.get("curve", ())),
         parity={} if parity is None else {"ok": parity["ok"]},
         parity_key=trial.parity_key,

@@ -1,8 +1,9 @@
 """A RelBench v3 folder as tables in memory: the guarded way in.
 
 Guarantees: primary keys are unique, foreign keys point to rows that exist in the uncut table, times are whole seconds
-whatever their file's unit, the time cut is a boolean mask, and hidden columns are gone before anything sees them.
-Nothing in a manifest is evaluated. It fits nothing and builds no graph.
+whatever their file's unit (rows round up and seeds down, so that no fraction of a second lets a row be seen early),
+the time cut is a boolean mask, and hidden columns are gone before anything sees them. Nothing in a manifest is
+evaluated. It fits nothing and builds no graph.
 """
 
 from __future__ import annotations
@@ -16,13 +17,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from relbench.manifest import DatasetManifest
 
+from tasks.columns import integers, rows_of_keys, seconds, series
 from tasks.graph import NULL_TIME, Int64Array
-from tasks.manifest import is_time, table_schema, timestamp_seconds
+from tasks.manifest import is_time, read_parquet, table_schema, timestamp_seconds
 
 #: A foreign key that is null, or whose row the time cut removed.
 NO_ROW = -1
@@ -68,7 +67,10 @@ def resolve_folder(name: str, path: str | None) -> Path:
     Raises ValueError where the folder is missing or the download fails.
     """
     if path is not None:
-        folder = Path(path).expanduser()
+        try:
+            folder = Path(path).expanduser()
+        except RuntimeError as error:  # "~nobody"
+            raise ValueError(f"dataset.path={path!r}: {error}") from None
         if not folder.is_dir():
             raise ValueError(f"dataset.path={path!r}: there is no such folder")
         return folder
@@ -119,7 +121,7 @@ def read_database(
         keys = {}
         for column, target in manifest.tables[name].fkeys.items():
             place = f"{name}.{column}"
-            rows = _foreign_rows(table, column, uncut[target], place)[keep[name]]
+            rows = _foreign_rows(table, column, uncut[target])[keep[name]]
             alive = np.where(rows == NO_ROW, NO_ROW, row_of[target][rows])
             counts[f"{place}: null key"] += int((rows == NO_ROW).sum())
             counts[f"{place}: row cut away"] += int(((alive == NO_ROW) & (rows != NO_ROW)).sum())
@@ -144,53 +146,6 @@ def read_database(
     )
 
 
-def seconds(column: pa.ChunkedArray) -> Int64Array:
-    """Return instants of any unit and time zone as i64 whole seconds since 1970 (floor), ``NULL_TIME`` for null."""
-    stamps = _instants(column)
-    out: Int64Array = np.where(np.isnat(stamps), NULL_TIME, stamps.astype(np.int64))
-    return out
-
-
-def rows_of_keys(keys: Int64Array, primary: Int64Array, place: str, target: str) -> Int64Array:
-    """Map key values i64[K] to row positions of the table whose primary keys are i64[M].
-
-    Raises ValueError naming the place and the first value that is negative or has no row.
-    """
-    if len(keys) and keys.min() < 0:
-        raise ValueError(f"{place}: key {int(keys.min())} is negative; allowed are keys of table {target!r}")
-    order = np.argsort(primary, kind="stable")
-    position = np.searchsorted(primary, keys, sorter=order)
-    inside = position < len(primary)
-    rows = order[np.where(inside, position, 0)] if len(primary) else np.zeros(len(keys), np.int64)
-    found = inside & (primary[rows] == keys) if len(primary) else np.zeros(len(keys), bool)
-    if not found.all():
-        raise ValueError(
-            f"{place}: key {int(keys[~found][0])} has no row in table {target!r}, "
-            f"whose keys span {primary.min() if len(primary) else '-'}..{primary.max() if len(primary) else '-'}"
-        )
-    return rows.astype(np.int64)
-
-
-def integers(column: pa.ChunkedArray, place: str) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
-    """Return an integer column as (i64[N] with 0 for null, null mask); a float column must hold whole numbers.
-
-    Raises ValueError naming the place and the first value that is no 64-bit integer.
-    """
-    if pa.types.is_floating(column.type):
-        values = column.to_numpy().astype(np.float64)
-        null = np.isnan(values)
-        bad = ~null & ((values != np.floor(values)) | (np.abs(values) >= 2.0**53))
-        if bad.any():
-            raise ValueError(f"{place}: {values[bad][0]!r} is no whole number; keys are integers")
-        return np.where(null, 0, values).astype(np.int64), null
-    null = column.is_null().to_numpy().astype(bool)
-    try:
-        filled = pc.fill_null(column.cast(pa.int64()), 0)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{place}: {error}; keys are 64-bit integers") from None
-    return filled.to_numpy().astype(np.int64), null
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Uncut:
     """One table as its file holds it; ``foreign`` maps a key column to (values, null mask)."""
@@ -205,7 +160,7 @@ class _Uncut:
 def _read_table(folder: Path, manifest: DatasetManifest, name: str, units: dict[str, list[str]]) -> _Uncut:
     spec = manifest.tables[name]
     schema = table_schema(folder, name)
-    table = pq.ParquetFile(folder / "db" / f"{name}.parquet").read()
+    table = read_parquet(folder / "db" / f"{name}.parquet", f"table {name!r}")
     if table.num_rows == 0:
         raise ValueError(f"table {name!r} has no rows; allowed is one row or more")
     columns = {}
@@ -216,13 +171,13 @@ def _read_table(folder: Path, manifest: DatasetManifest, name: str, units: dict[
             unit = getattr(field.type, "unit", "day")
             if unit != "s":
                 units.setdefault(unit, []).append(f"{name}.{field.name}")
-            columns[field.name] = pd.Series(_instants(table[field.name]))
+            columns[field.name] = pd.Series(table[field.name].to_numpy().astype("datetime64[s]"))
         else:
-            columns[field.name] = table[field.name].to_pandas()
+            columns[field.name] = series(table[field.name], f"table {name!r}, column {field.name!r}")
     return _Uncut(
         name=name,
         columns=pd.DataFrame(columns, index=pd.RangeIndex(table.num_rows)),
-        time=None if spec.time_col is None else seconds(table[spec.time_col]),
+        time=None if spec.time_col is None else seconds(table[spec.time_col], round_up=True),
         primary=None if spec.pkey is None else _primary(table[spec.pkey], f"table {name!r}, primary key {spec.pkey!r}"),
         foreign={column: integers(table[column], f"table {name!r}, foreign key {column!r}") for column in spec.fkeys},
     )
@@ -250,15 +205,11 @@ def _visible(table: _Uncut, cut_time: int | None, counts: Counter[str]) -> npt.N
     return mask
 
 
-def _foreign_rows(table: _Uncut, column: str, target: _Uncut, place: str) -> Int64Array:
+def _foreign_rows(table: _Uncut, column: str, target: _Uncut) -> Int64Array:
     """Return the uncut target row of each row, ``NO_ROW`` for a null key."""
     values, null = table.foreign[column]
     assert target.primary is not None  # the manifest was checked
     rows = np.full(len(values), NO_ROW, np.int64)
+    place = f"table {table.name!r}, foreign key {column!r}"
     rows[~null] = rows_of_keys(values[~null], target.primary, place, target.name)
     return rows
-
-
-def _instants(column: pa.ChunkedArray) -> npt.NDArray[np.datetime64]:
-    stamps: npt.NDArray[np.datetime64] = column.to_numpy().astype("datetime64[s]")
-    return stamps

@@ -17,7 +17,8 @@ from relbench.manifest import DatasetManifest, TaskManifest
 
 from tasks import features
 from tasks.build import SELF_REFERENCE_DEPTH, build_graph
-from tasks.database import NO_ROW, Database, integers, read_database, rows_of_keys, seconds
+from tasks.columns import integers, rows_of_keys, seconds
+from tasks.database import NO_ROW, Database, read_database
 from tasks.graph import NULL_TIME, Int64Array, read_only
 from tasks.manifest import (
     is_time,

@@ -7,16 +7,16 @@ data is read, and each fault is one ValueError that names the value, the place a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from relbench.manifest import DatasetManifest, TaskManifest
 
-from tasks.names import did_you_mean
+from tasks.names import did_you_mean, one_line, shown
 from tasks.task import METRIC_OF
 
 _DATASET_TEXT: Final = ("name", "val_timestamp", "test_timestamp")
@@ -36,6 +36,8 @@ def read_dataset_manifest(folder: Path) -> DatasetManifest:
     for key in _DATASET_TEXT:
         if key not in data:
             raise ValueError(f"{path.name}: key {key!r} is missing")
+    if not isinstance(data["name"], str):
+        raise ValueError(f"{path.name}: name is {shown(data['name'])}; allowed is a text")
     tables = _mapping(data.get("tables"), f"{path.name}: tables")
     if not tables:
         raise ValueError(f"{path.name}: tables is empty; a database has at least one table")
@@ -47,10 +49,10 @@ def read_dataset_manifest(folder: Path) -> DatasetManifest:
                 raise ValueError(f"{place}: unknown key {key!r}; {did_you_mean(str(key), _TABLE_KEYS)}")
         for key in ("pkey", "time_col"):
             if table.get(key) is not None and not isinstance(table[key], str):
-                raise ValueError(f"{place}: {key} is {table[key]!r}; allowed is a column name or null")
+                raise ValueError(f"{place}: {key} is {shown(table[key])}; allowed is a column name or null")
         for column, target in _mapping(table.get("fkeys") or {}, f"{place}, fkeys").items():
-            if not isinstance(column, str) or not isinstance(target, str):
-                raise ValueError(f"{place}: foreign key {column!r}: {target!r} is no pair of column and table name")
+            if not isinstance(target, str):
+                raise ValueError(f"{place}: foreign key {column!r} points to {shown(target)}; allowed is a table name")
     manifest = DatasetManifest.from_dict(
         {**data, "tables": {name: {**table, "fkeys": table.get("fkeys") or {}} for name, table in tables.items()}}
     )
@@ -79,29 +81,41 @@ def read_task_manifest(folder: Path, name: str, manifest: DatasetManifest) -> Ta
     data = _read_yaml(folder / "tasks" / name / "manifest.yaml")
     for key in ("name", "kind", "task_type"):
         if not isinstance(data.get(key), str):
-            raise ValueError(f"{place}: {key} is {data.get(key)!r}; allowed is a text")
+            raise ValueError(f"{place}: {key} is {shown(data.get(key))}; allowed is a text")
+    if data["name"] != name:
+        raise ValueError(f"{place}: name is {shown(data['name'])}; allowed is the folder's name, {name!r}")
     task = TaskManifest.from_dict(data)
     try:
         task.validate()
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
+        raise ValueError(f"{place}: {one_line(error)}") from None
     if task.task_type not in METRIC_OF:
         raise ValueError(
             f"{place}: task_type {task.task_type!r} is not supported yet; allowed are {', '.join(METRIC_OF)}"
         )
+    if not isinstance(task.entity_table, str):
+        raise ValueError(f"{place}: entity_table is {shown(task.entity_table)}; allowed is a table name")
     if task.entity_table not in manifest.tables:
         raise ValueError(
-            f"{place}: entity_table {task.entity_table!r}; {did_you_mean(str(task.entity_table), manifest.tables)}"
+            f"{place}: entity_table {task.entity_table!r}; {did_you_mean(task.entity_table, manifest.tables)}"
         )
     entity = manifest.tables[task.entity_table]
+    if entity.pkey is None:
+        raise ValueError(f"{place}: entity_table {task.entity_table!r} has no primary key, so no seed can name a row")
     if task.kind == "autocomplete":
         task.entity_col, task.time_col = entity.pkey, entity.time_col
     for key in ("entity_col", "target_col", "time_col"):
         if not isinstance(getattr(task, key), str):
-            raise ValueError(f"{place}: {key} is {getattr(task, key)!r}; allowed is a column name")
+            raise ValueError(f"{place}: {key} is {shown(getattr(task, key))}; allowed is a column name")
+    if task.kind == "autocomplete":
+        columns = table_schema(folder, task.entity_table).names
+        if task.target_col not in columns:  # what is not there cannot be hidden either
+            raise ValueError(f"{place}: target_col {task.target_col!r}; {did_you_mean(task.target_col, columns)}")
+    if not isinstance(task.remove_columns, list):
+        raise ValueError(f"{place}: remove_columns is {shown(task.remove_columns)}; allowed is a list of pairs")
     for pair in task.remove_columns:
-        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
-            raise ValueError(f"{place}: remove_columns has {pair!r}; allowed is a pair of table and column")
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+            raise ValueError(f"{place}: remove_columns has {shown(pair)}; allowed is a pair of table and column")
         table, column = pair
         if table not in manifest.tables:
             raise ValueError(f"{place}: remove_columns names table {table!r}; {did_you_mean(table, manifest.tables)}")
@@ -123,22 +137,31 @@ def table_schema(folder: Path, table: str) -> pa.Schema:
 
 def parquet_schema(path: Path, place: str) -> pa.Schema:
     """Return the Arrow schema of a file; ValueError names the place if it is missing or no Parquet file."""
-    if not path.is_file():
-        raise ValueError(f"{place}: the file {path.parent.name}/{path.name} is missing")
+    if not _is_file(path):
+        raise ValueError(f"{place}: the file {_short(path)} is missing")
     try:
         return pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{place}: {path.parent.name}/{path.name} is no readable Parquet file ({error})") from None
+        raise ValueError(f"{place}: {_short(path)} is no readable Parquet file ({one_line(error)})") from None
+
+
+def read_parquet(path: Path, place: str) -> pa.Table:
+    """Read the one file at ``path``; ValueError names the place where its content is damaged."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{place}: {_short(path)} cannot be read ({one_line(error)})") from None
 
 
 def timestamp_seconds(value: Any, place: str) -> int:
-    """Return an ISO date or datetime as whole seconds since 1970 (UTC); ValueError names the place."""
-    stamp = pd.to_datetime(value, errors="coerce")
-    if not isinstance(stamp, pd.Timestamp):
-        raise ValueError(f"{place} is {value!r}; allowed is an ISO date such as '2005-01-01'")
-    if stamp.tzinfo is not None:
-        stamp = stamp.tz_convert("UTC").tz_localize(None)
-    return int(stamp.as_unit("s").value)
+    """Return an ISO date or datetime as whole seconds since 1970 (UTC, floor); ValueError names the place."""
+    try:
+        stamp = datetime.fromisoformat(value.isoformat() if isinstance(value, date) else value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{place} is {shown(value)}; allowed is an ISO date such as '2005-01-01'") from None
+    known = stamp if stamp.tzinfo is not None else stamp.replace(tzinfo=UTC)
+    return (known - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
 
 
 def is_time(kind: pa.DataType) -> bool:
@@ -175,11 +198,14 @@ def _check_table(folder: Path, manifest: DatasetManifest, name: str) -> None:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    place = _short(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.parent.name}/{path.name} is no plain YAML: {' '.join(str(error).split())}") from None
-    return dict(_mapping(data, f"{path.parent.name}/{path.name}"))
+    except RecursionError:
+        raise ValueError(f"{place} is nested too deeply; a manifest has a handful of levels") from None
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise ValueError(f"{place} is no plain YAML: {one_line(error)}") from None
+    return dict(_mapping(data, place))
 
 
 def _mapping(value: Any, place: str) -> Mapping[str, Any]:
@@ -191,3 +217,16 @@ def _mapping(value: Any, place: str) -> Mapping[str, Any]:
 def _safe_file_name(name: str, place: str) -> None:
     if not name or "/" in name or "\\" in name or "\0" in name or name in {".", ".."}:
         raise ValueError(f"{place}: a table name is also a file name; it may hold no '/', '\\' or null character")
+
+
+def _short(path: Path) -> str:
+    """Return the last folder and the file's name, on one line and without the rest of the machine's folders."""
+    short = f"{path.parent.name}/{path.name}"
+    return short if short.isprintable() else repr(short)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a table name may be longer than the file system allows
+        return False

@@ -1,9 +1,17 @@
-"""How an error message speaks of a name that is not allowed."""
+"""How an error message speaks of a name that is not allowed.
+
+Guarantees: what it returns is one line of bounded length, whatever a database calls its tables and columns.
+"""
 
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any, Final
+
+#: More names than this are counted, not listed.
+MAX_NAMES: Final = 40
 
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
@@ -11,4 +19,18 @@ def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     names = sorted(allowed)
     close = difflib.get_close_matches(value, names, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}allowed are {', '.join(names) or '(none)'}"
+    listed = [name if name.isprintable() else repr(name) for name in names[:MAX_NAMES]]
+    rest = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return f"{hint}allowed are {', '.join(listed) or '(none)'}{rest}"
+
+
+def shown(value: Any) -> str:
+    """Return ``repr(value)``, cut short: a value out of a YAML file may unfold to gigabytes."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 120
+    return short.repr(value)
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error without line breaks."""
+    return " ".join(str(error).split())

@@ -167,7 +167,9 @@ def cases(draw: st.DrawFn) -> Case:
     entity = draw(st.sampled_from([t for t in tables if t.num_rows]))
     num_seeds = draw(st.integers(1, 6))
     node = draw(st.lists(st.integers(0, entity.num_rows - 1), min_size=num_seeds, max_size=num_seeds))
-    time = draw(st.lists(st.integers(-5, 8), min_size=num_seeds, max_size=num_seeds))
+    time = draw(
+        st.lists(st.integers(-5, 8) | st.sampled_from([NULL_TIME, ALWAYS]), min_size=num_seeds, max_size=num_seeds)
+    )
     spec = SamplerSpec(
         fanout=tuple(draw(st.lists(st.sampled_from([1, 2, 3, 4, -1]), min_size=1, max_size=3))),
         strategy=draw(st.sampled_from(["uniform", "uniform", "last", "full"])),
@@ -403,9 +405,11 @@ def test_tickets_run_out_without_harm() -> None:
     sampler = TemporalSampler(graph, SamplerSpec(fanout=(6, 3)), RUN_SEED)
     rows = np.arange(40)
     expected = plain(sampler.sample(seeds, rows, split="train", epoch=0))
-    sampler._local.scratch._next_ticket = 2**31 - 20
+    scratch = sampler._local.scratch
+    scratch._next_ticket = 2**31 - 20
+    scratch.slot[:] = 1 << 32 | 7  # the first ticket of the next round met every row
     assert plain(sampler.sample(seeds, rows, split="train", epoch=0)) == expected
-    assert sampler._local.scratch._next_ticket < 1000
+    assert scratch._next_ticket < 1000
 
 
 @pytest.mark.parametrize("kind", [TemporalSampler, TorchTemporalSampler])

@@ -1,0 +1,121 @@
+"""Configs: composed by Hydra, checked once, frozen, and named by hashes that mean what they say."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from harness.compose import SHELF, compose_trial, expand, read_sweep, shelf_names
+from harness.config import TrialConfig
+
+OTHERS = ["backend=dgl", "seed=3", "dataset.path=elsewhere", "measure.threads=2", "measure.timeout_s=5"]
+
+
+def config(*overrides: str) -> TrialConfig:
+    """Compose one config."""
+    return compose_trial(list(overrides)).config
+
+
+def test_every_name_on_the_shelf_composes() -> None:
+    """Each data set, task recipe, model, sampler and training file fits the frozen config."""
+    for group in ("backend", "model", "sampler", "train", "measure", "task"):
+        for name in shelf_names(group):
+            assert config(f"{group}={name}")
+    for name in shelf_names("dataset"):
+        assert config(f"dataset={name}", "dataset.path=x").dataset.path == "x"
+    for name in shelf_names("sweep"):
+        summary, overrides = read_sweep(name)
+        assert summary
+        assert len(expand(overrides)) > 1
+
+
+def test_round_trip_through_plain_values() -> None:
+    """What goes to the child comes out as the same config."""
+    first = config("model.channels=32", "sampler.fanout=[3,-1]", "seed=4")
+    assert TrialConfig.from_dict(first.to_dict()) == first
+
+
+def test_ids_know_what_they_should_and_nothing_else() -> None:
+    """config_id forgets seed, path, threads and timeout; pair_id the backend too; trial_id knows seed and data."""
+    base = config()
+    for override in ("seed=3", "dataset.path=elsewhere", "measure.threads=2", "measure.timeout_s=5"):
+        assert config(override).config_id == base.config_id
+    dgl = config("backend=dgl")
+    assert dgl.config_id != base.config_id
+    assert dgl.pair_id == base.pair_id
+    for override in ("model.channels=65", "train.lr=0.1", "measure.dtype=float64", "dataset.scale=2", "task=other"):
+        assert config(override).pair_id != base.pair_id
+    ids = {base.trial_id("a"), base.trial_id("b"), config("seed=3").trial_id("a"), dgl.trial_id("a")}
+    assert len(ids) == 4
+    assert config("dataset.path=elsewhere").trial_id("a") == base.trial_id("a")
+
+
+def test_public_form_hides_the_path() -> None:
+    """A record says that a folder was given, not which."""
+    assert config("dataset.path=secret").to_public_dict()["dataset"]["path"] == "FOLDER"
+    assert config().to_public_dict()["dataset"]["path"] is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.chanels=3"], "model.chanels=3: there is no such key; did you mean 'model.channels'"),
+        (["modle=sage"], "modle=sage: there is no such key; did you mean 'model'"),
+        (["backend=pgy"], "backend=pgy: did you mean 'pyg'"),
+        (["backend.name=pgy"], "backend='pgy': did you mean 'pyg'"),
+        (["dataset=rel-f2"], "did you mean 'rel-f1'"),
+        (["dataset=folder"], "dataset.path is not given"),
+        (["foo"], "'foo' is no override"),
+        (["seed=a"], "seed='a': allowed is a whole number"),
+        (["seed=-1"], "seed=-1: allowed is a whole number, 0 or more"),
+        (["seed=range(0,"], "no override"),
+        (["+extra=1"], "unknown key extra"),
+        (["train.lr=fast"], "train.lr='fast': allowed is a number"),
+        (["train.lr=0"], "train.lr=0.0: allowed is a number above 0"),
+        (["train.epochs=1.5"], "train.epochs=1.5: allowed is a whole number"),
+        (["train.batch_size=0"], "train.batch_size=0: allowed is 1 or more"),
+        (["sampler.fanout=[4]"], "sampler.fanout=[4] has 1 hops"),
+        (["sampler.fanout=[0,4]"], "sampler.fanout=[0, 4]: allowed is"),
+        (["sampler.fanout=8"], "sampler.fanout=8: allowed is a list"),
+        (["model.family=gcn"], "model.family='gcn': allowed are sage"),
+        (["measure.device=gpu"], "measure.device='gpu': did you mean 'cpu'"),
+        (["dataset.scale=0"], "dataset.scale=0.0: allowed is"),
+    ],
+)
+def test_wrong_overrides_are_one_clear_line(overrides: list[str], message: str) -> None:
+    """Each names the key, the value and what is allowed."""
+    with pytest.raises(ValueError) as caught:
+        expand(overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_sweeps_are_hydra_s_grammar() -> None:
+    """Lists, ranges and quoting work; the last override varies fastest; a later one of the same key wins."""
+    composed = expand(["backend=pyg,dgl", "seed=range(0,3)", "task=a,b", "seed=7,8"])
+    assert [(item.config.backend, item.config.seed, item.config.task) for item in composed] == [
+        (backend, seed, task) for backend in ("pyg", "dgl") for seed in (7, 8) for task in ("a", "b")
+    ]
+    assert composed[0].overrides == ("backend=pyg", "seed=7", "task.name=a")
+
+
+def test_overrides_remake_their_config() -> None:
+    """The single overrides of an expanded config compose to the same config."""
+    for item in expand(["dataset=rel-f1", "dataset.path='with space/x'", "task=driver-dnf,driver-top3", "seed=1,2"]):
+        assert compose_trial(item.overrides).config == item.config
+
+
+def test_unknown_sweep_names_the_closest() -> None:
+    """A mistyped sweep is one line."""
+    with pytest.raises(ValueError, match="sweep 'dmeo': did you mean 'demo'"):
+        read_sweep("dmeo")
+
+
+def test_configs_hold_every_key_of_the_dataclasses() -> None:
+    """A key that a user can set stands in the composed config, so that a typo can be told from it."""
+    import yaml
+
+    for group, name in (("model", "sage"), ("sampler", "shared"), ("train", "default"), ("measure", "default")):
+        data: dict[str, Any] = yaml.safe_load((SHELF / group / f"{name}.yaml").read_text())
+        kind = type(getattr(config(), group))
+        assert set(data) == {field.name for field in dataclasses.fields(kind)}, group

@@ -1,0 +1,245 @@
+"""A plan run for real, by the command line, on a small shop: resume after a kill, exit codes, JSON, skips, failures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from harness import cli, launch, sweep
+from harness.compose import expand
+from harness.plan import PlannedTrial, missing_gates, plan_trials
+from results.store import Store
+
+SMALL = ["dataset.scale=0.1", "train.epochs=1", "model.channels=8", "model.encoder_layers=1", "sampler.fanout=[4,2]"]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generate the shop into a folder of this test run; keep numba's compiled kernels where they are."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR") or str(launch.user_cache() / "numba"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def relduel(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=timeout
+    )
+
+
+def planned(*overrides: str) -> list[PlannedTrial]:
+    """Plan the small shop's churn task."""
+    return plan_trials(expand([*SMALL, *overrides]))
+
+
+def test_sweep_killed_and_started_again_runs_what_is_missing(tmp_path: Path) -> None:
+    """SIGKILL to the parent after its first record loses nothing: the second run makes the rest, the third nothing."""
+    arguments = ["sweep", "demo", "task=customer-churn", *SMALL, "--store", str(tmp_path / "a store")]
+    store = Store(tmp_path / "a store")
+    first = subprocess.Popen([sys.executable, "-m", "harness.cli", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while not store.records()[0] and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    before, problems = store.records()
+    assert (len(before), problems) == (1, [])
+
+    second = relduel(*arguments, "--json")
+    assert second.returncode == 0, second.stderr
+    document = json.loads(second.stdout)
+    assert {key: document[key] for key in ("planned", "ran", "done_before", "failed")} == {
+        "planned": 2,
+        "ran": 1,
+        "done_before": 1,
+        "failed": 0,
+    }
+    records, problems = store.records()
+    assert (len(records), problems) == (2, [])
+    assert before[0] in records
+    assert all(record.status == "ok" and store.read_parity(str(record.parity_key)) for record in records)
+    one, two = records
+    assert one.pair_id == two.pair_id
+    assert one.steps["edges"] == two.steps["edges"]
+    assert Path(document["report"]).is_file()
+
+    third = json.loads(relduel(*arguments, "--json").stdout)
+    assert (third["ran"], third["done_before"]) == (0, 2)
+
+
+def test_run_shows_a_record_and_show_finds_it(tmp_path: Path) -> None:
+    """`run --json` prints the record and nothing else on stdout; `show` finds it by the start of its id."""
+    store = ["--store", str(tmp_path)]
+    done = relduel("run", "backend=reference", *SMALL, *store, "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["status"] == "ok"
+    assert record["parity_key"] is None
+    assert set(record["metrics"]["test"]) == {"roc_auc", "average_precision", "accuracy", "f1"}
+    assert "zero" in record["trivial"]
+    assert record["memory"]["host_peak_bytes"] > 10**8
+    assert set(record["phases"]) >= {
+        "load_s",
+        "compile_graph_s",
+        "build_model_s",
+        "first_step_s",
+        "train_s",
+        "evaluate_s",
+    }
+    shown = relduel("show", record["trial_id"][:6], *store, "--json")
+    assert json.loads(shown.stdout) == record
+
+
+def test_remake_command_plans_the_same_trial() -> None:
+    """The command in a record composes to the trial it is the record of."""
+    trial = planned("backend=dgl", "seed=2")[0]
+    words = trial.command.split()
+    assert words[:2] == ["relduel", "run"]
+    assert planned(*[word.strip("'") for word in words[2:]])[0].trial_id == trial.trial_id
+
+
+def test_pairs_take_turns_in_going_first() -> None:
+    """Members of a pair stand side by side, and neither library always goes first."""
+    order = [trial.config.backend for trial in planned("backend=pyg,dgl", "seed=0,1")]
+    assert order == ["pyg", "dgl", "dgl", "pyg"]
+
+
+def test_one_gate_answers_for_all_seeds(tmp_path: Path) -> None:
+    """The gate's key knows model, sampler, data and versions, and neither seed nor epochs."""
+    groups = missing_gates(planned("backend=pyg,dgl,reference", "seed=0,1", "train.epochs=1,2"), Store(tmp_path))
+    assert [[trial.config.backend for trial in group] for group in groups] == [["pyg", "dgl"]]
+    others = planned("backend=pyg", "model.channels=8,9")
+    assert len({trial.parity_key for trial in others}) == 2
+
+
+def answer_of(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
+    """Let every child answer this."""
+    monkeypatch.setattr(sweep, "run_job", lambda job, **options: dict(answer))
+
+
+def test_failure_is_a_record_and_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that dies leaves a record with status and reason, the sweep goes on, and the exit code says it."""
+    answer_of(monkeypatch, {"status": "error", "reason": "killed by SIGSEGV"})
+    arguments = ["sweep", "demo", "task=customer-churn", *SMALL, "--store", str(tmp_path)]
+    assert cli.main(arguments) == 1
+    records, problems = Store(tmp_path).records()
+    assert [(record.status, record.reason) for record in records] == [("error", "killed by SIGSEGV")] * 2
+    assert problems == []
+    assert cli.main(["run", "backend=pyg", *SMALL, "--store", str(tmp_path)]) == 1
+
+
+def test_red_gate_is_exit_code_1_and_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate whose rows fail is stored as not ok, and `parity` says so by its exit code."""
+    row = {"family": "sage", "backend": "pyg", "dtype": "float64", "quantity": "output", "conv": "native"}
+    row |= {"max_rel_diff": 0.1, "tolerance": 1e-9, "ok": False}  # type: ignore[dict-item]
+    answer_of(monkeypatch, {"status": "ok", "rows": {"pyg": [row]}})
+    assert cli.main(["parity", "backend=pyg", *SMALL, "--store", str(tmp_path)]) == 1
+    (answer,) = Store(tmp_path).parity().values()
+    assert answer["ok"] is False
+
+
+def test_a_gate_without_rows_is_not_green(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that crashed proves nothing."""
+    answer_of(monkeypatch, {"status": "error", "reason": "killed by SIGKILL"})
+    assert cli.main(["parity", *SMALL, "--store", str(tmp_path)]) == 1
+    assert all(answer["ok"] is False for answer in Store(tmp_path).parity().values())
+
+
+def test_missing_library_is_a_skip_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without DGL its trial is skipped, PyG's is not, and nothing counts as failed."""
+    monkeypatch.setattr("harness.plan.unavailable", lambda name: "dgl is not installed" if name == "dgl" else None)
+    answer_of(monkeypatch, {"status": "ok"})
+    result = sweep.run_sweep(planned("backend=pyg,dgl"), Store(tmp_path), gates=False)
+    assert (result.planned, result.failed) == (2, 0)
+    records, _ = Store(tmp_path).records()
+    assert {(record.setting("backend.name"), record.status, record.reason) for record in records} == {
+        ("pyg", "ok", None),
+        ("dgl", "skipped", "dgl is not installed"),
+    }
+
+
+def test_cuda_without_a_device_is_a_skip(tmp_path: Path) -> None:
+    """A real child asked for a device that is not there says so; it is no failure."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    done = relduel("run", "measure.device=cuda", *SMALL, "--store", str(tmp_path), "--json")
+    assert done.returncode == 0
+    record = json.loads(done.stdout)
+    assert record["status"] == "skipped"
+    assert "no CUDA device" in record["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep", "dmeo"], "did you mean 'demo'"),
+        (["run", "task=customer-chrun"], "did you mean 'customer-churn'"),
+        (["run", "dataset=folder", "dataset.path=nowhere"], "no such folder"),
+        (["run", "backend=pyg,dgl"], "use relduel sweep"),
+        (["run", "model.chanels=3"], "did you mean 'model.channels'"),
+        (["sweep", "demo", "--jobs", "0"], "--jobs 0"),
+        (["show", "abc"], "names 0 trials"),
+        (["report"], "no readable trial"),
+        (["ls", "task"], "did you mean 'tasks'"),
+    ],
+)
+def test_bad_input_is_exit_code_2_and_writes_nothing(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One clear line on stderr, nothing on stdout, no store."""
+    store = [] if arguments[0] == "ls" else ["--store", str(tmp_path / "store")]
+    small = SMALL if arguments[0] in {"run", "sweep"} else []
+    assert cli.main([*arguments, *small, *store]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not (tmp_path / "store").exists()
+
+
+def test_interrupt_is_exit_code_130_and_the_trial_stays_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends the sweep with 130, and no record is made up for the trial that ran."""
+
+    def interrupt(job: dict[str, Any], **options: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "run_job", interrupt)
+    assert cli.main(["run", *SMALL, "--store", str(tmp_path)]) == 130
+    assert Store(tmp_path).records()[0] == []
+
+
+def test_ctrl_c_ends_a_real_sweep_and_its_child(tmp_path: Path) -> None:
+    """SIGINT to the parent ends it with 130 within seconds, and its child with it."""
+    arguments = ["run", *SMALL, "train.epochs=1000", "--store", str(tmp_path)]
+    command = [sys.executable, "-m", "harness.cli", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as parent:
+        log = next(iter(_wait_for(lambda: list((tmp_path / "trials").glob("*/log.txt")))))
+        children = _wait_for(lambda: psutil.Process(parent.pid).children())
+        parent.send_signal(signal.SIGINT)
+        assert parent.wait(timeout=20) == 130
+    assert not any(child.is_running() for child in children)
+    assert not (log.parent / "result.json").exists()
+
+
+def _wait_for(look: Any) -> Any:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.05)
+    pytest.fail("waited a minute for nothing")

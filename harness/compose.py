@@ -8,6 +8,7 @@ share processes, ours starts one a trial.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,11 +121,11 @@ def _explain(overrides: Sequence[str], error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not given; allowed is {error.full_key}=VALUE"
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key in text or key.split(".")[-1] in text:
-            return f"{override}: there is no such key; {did_you_mean(key, _keys())}"
-    return text
+    named = re.search(r"Could not override '([^']+)'", text)  # Hydra names the key in its text only
+    if named is None:
+        return text
+    override = next((item for item in overrides if item.partition("=")[0] == named[1]), named[1])
+    return f"{override}: there is no such key; {did_you_mean(named[1], _keys())}"
 
 
 def _keys() -> list[str]:

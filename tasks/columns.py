@@ -86,7 +86,7 @@ def integers(column: pa.ChunkedArray, place: str) -> tuple[Int64Array, npt.NDArr
 
 
 def series(column: pa.ChunkedArray, place: str) -> pd.Series[Any]:
-    """Return a column as a series whose type does not depend on whether some row is null; ValueError if it has no form."""
+    """Return a column as a series whose type does not depend on its nulls; ValueError where pandas cannot hold it."""
     try:
         values: pd.Series[Any] = column.to_pandas(types_mapper=_NULLABLE.get)
     except (pa.ArrowException, ValueError, OverflowError) as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 from relbench.manifest import DatasetManifest
 
 from tasks.columns import integers, rows_of_keys, seconds, series

@@ -24,6 +24,12 @@ TEXT_WIDTH: Final = 64
 MAX_CATEGORIES: Final = 256
 #: ... each of which stands, on average, in at least this many fitted rows.
 ROWS_PER_CATEGORY: Final = 5
+#: A number from here on counts as infinite: its square would overflow.
+INFINITE: Final = 1e150
+#: A spread up to here is none: dividing by it would overflow.
+LEAST_STD: Final = 1e-150
+#: A standardised number is cut off here: a row far beyond all fitted ones must not overflow a float32 model.
+MAX_DEVIATIONS: Final = 1e6
 
 Mask = npt.NDArray[np.bool_]
 Kind = Literal["numeric", "categorical", "text", "timestamp"]
@@ -31,7 +37,10 @@ Kind = Literal["numeric", "categorical", "text", "timestamp"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumericColumn:
-    """Standardise a column; a null (or an infinity) is 0 with 1 in the indicator, if fitted rows had nulls."""
+    """Standardise a column; a null (or an infinity) is 0 with 1 in the indicator, if fitted rows had nulls.
+
+    Cut off at ``MAX_DEVIATIONS`` standard deviations.
+    """
 
     name: str
     mean: float
@@ -40,8 +49,9 @@ class NumericColumn:
 
     def transform(self, values: npt.NDArray[np.float64]) -> Float32Array:
         """Return f32[N, 1] or, with the indicator, f32[N, 2]."""
-        known = np.isfinite(values)
-        scaled = np.where(known, (np.where(known, values, 0.0) - self.mean) / self.std, 0.0)
+        known = _is_known(values)
+        away = np.where(known, np.where(known, values, self.mean) - self.mean, 0.0)
+        scaled = np.clip(away, -MAX_DEVIATIONS * self.std, MAX_DEVIATIONS * self.std) / self.std
         columns = [scaled, ~known] if self.has_indicator else [scaled]
         return np.stack(columns, axis=1).astype(np.float32)
 
@@ -151,12 +161,12 @@ def _kind(values: pd.Series) -> Kind | None:
 
 
 def _fit_numeric(name: str, numbers: npt.NDArray[np.float64]) -> NumericColumn:
-    known = numbers[np.isfinite(numbers)]
+    known = numbers[_is_known(numbers)]
     std = float(known.std()) if len(known) else 0.0
     return NumericColumn(
         name=name,
         mean=float(known.mean()) if len(known) else 0.0,
-        std=std if np.isfinite(std) and std > 0 else 1.0,
+        std=std if std > LEAST_STD else 1.0,
         has_indicator=len(known) < len(numbers),
     )
 
@@ -166,8 +176,13 @@ def _fit_categorical(name: str, values: pd.Series) -> CategoricalColumn:
 
 
 def _is_whole(numbers: npt.NDArray[np.float64]) -> bool:
-    known = numbers[np.isfinite(numbers)]
+    known = numbers[_is_known(numbers)]
     return bool((known == np.floor(known)).all())
+
+
+def _is_known(numbers: npt.NDArray[np.float64]) -> Mask:
+    known: Mask = np.abs(numbers) < INFINITE  # False for NaN
+    return known
 
 
 def _is_frequent(values: pd.Series) -> bool:
@@ -184,7 +199,9 @@ def _as_float(values: pd.Series) -> npt.NDArray[np.float64]:
 def _as_text(values: pd.Series) -> npt.NDArray[np.object_]:
     """Return each value as text, None for null; whole floats lose their ``.0`` so that 3 and 3.0 are one category."""
     if pandas_types.is_float_dtype(values.dtype):
-        return np.array([None if pd.isna(v) else format(v, ".0f") if v == int(v) else str(v) for v in values], object)
+        # Adding 0.0 turns -0.0 into 0.0: they are equal, so they are one category.
+        texts = [None if pd.isna(v) else format(v + 0.0, ".0f") if float(v).is_integer() else str(v) for v in values]
+        return np.array(texts, object)
     return np.array([None if pd.isna(value) else str(value) for value in values], object)
 
 

@@ -22,6 +22,8 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 #: The feature blocks of a table, in the order in which they are stored and hashed.
 BLOCKS: Final = ("numeric", "categorical", "text", "timestamp")
+_DTYPES: Final = {"numeric": np.float32, "categorical": np.int32, "text": np.float32, "timestamp": np.int64}
+_CARDINALITIES: Final = ("1:1", "N:1", "1:N", "M:N")
 #: The time of a row whose time is null: later than every seed, hence never visible.
 NULL_TIME: Final[int] = int(np.iinfo(np.int64).max)
 #: The time of every row of a table without a time column: always visible.
@@ -205,7 +207,8 @@ class GraphSpec:
                 digest.update(array.tobytes())
             digest.update(repr(table.features.num_categories).encode())
         for relation in self.relations:
-            digest.update(repr(("relation", relation.key, relation.num_edges, relation.max_depth)).encode())
+            shape = (relation.num_edges, relation.cardinality, relation.max_depth)
+            digest.update(repr(("relation", relation.key, *shape)).encode())
             digest.update(relation.src_index.tobytes())
             digest.update(relation.dst_index.tobytes())
         return digest.hexdigest()
@@ -217,7 +220,21 @@ def _validate_table(table: NodeTable) -> None:
             raise ValueError(
                 f"table {table.name!r}: {name} features have {len(array)} rows, the table has {table.num_rows}"
             )
+        if array.dtype != _DTYPES[name]:
+            raise ValueError(
+                f"table {table.name!r}: {name} features are {array.dtype}, wanted {np.dtype(_DTYPES[name])}"
+            )
+        num_names = len(getattr(table.features, f"{name}_names"))
+        if array.shape[1] != num_names:
+            raise ValueError(
+                f"table {table.name!r}: {name} features have {array.shape[1]} columns, but {num_names} names"
+            )
     features = table.features
+    if len(features.num_categories) != features.categorical.shape[1]:
+        raise ValueError(
+            f"table {table.name!r}: num_categories has {len(features.num_categories)} entries for "
+            f"{features.categorical.shape[1]} categorical columns"
+        )
     for position, num in enumerate(features.num_categories):
         codes = features.categorical[:, position]
         if len(codes) and not (codes.min() >= 0 and codes.max() < num):
@@ -235,6 +252,10 @@ def _validate_table(table: NodeTable) -> None:
 
 
 def _validate_relation(relation: Relation, sizes: dict[str, int]) -> None:
+    if relation.cardinality not in _CARDINALITIES:
+        raise ValueError(
+            f"relation {relation.key}: cardinality {relation.cardinality!r}; allowed are {', '.join(_CARDINALITIES)}"
+        )
     if len(relation.src_index) != len(relation.dst_index):
         raise ValueError(
             f"relation {relation.key}: {len(relation.src_index)} sources against {len(relation.dst_index)} destinations"

@@ -200,7 +200,7 @@ def test_bad_input_is_exit_code_2_and_writes_nothing(
 ) -> None:
     """One clear line on stderr, nothing on stdout, no store."""
     store = [] if arguments[0] == "ls" else ["--store", str(tmp_path / "store")]
-    small = SMALL if arguments[0] in {"run", "sweep"} else []
+    small = SMALL if arguments[0] in {"run", "sweep"} and "dataset=folder" not in arguments else []
     assert cli.main([*arguments, *small, *store]) == 2
     captured = capsys.readouterr()
     assert message in captured.err

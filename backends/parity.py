@@ -35,6 +35,7 @@ class ParityRow:
     max_rel_diff: float
     tolerance: float
     conv: str
+    aggregation: str
 
     @property
     def ok(self) -> bool:
@@ -93,6 +94,7 @@ def compare_passes(spec: ModelSpec, backend: str, dtype: torch.dtype, reference:
             max_rel_diff=max_rel_diff(getattr(reference, quantity), getattr(other, quantity)),
             tolerance=TOLERANCE[dtype],
             conv=spec.conv,
+            aggregation=spec.aggregation,
         )
         for quantity in ("output", "input_grad", "weight_grad")
     ]

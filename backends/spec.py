@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 FAMILIES: Final = ("sage",)
-AGGREGATIONS: Final = ("mean",)
+AGGREGATIONS: Final = ("mean", "sum")
 STRATEGIES: Final = ("uniform", "last", "full")
 
 

@@ -16,11 +16,10 @@ def dataset_folder(config: DatasetConfig) -> Path:
     from tasks.database import resolve_folder
 
     if config.name == "shop" and config.path is None:
-        from tasks.shop import write_shop
+        from tasks.shop import VERSION, write_shop
 
-        return write_shop(
-            user_cache() / f"shop-seed{config.seed}-scale{config.scale:g}", seed=config.seed, scale=config.scale
-        )
+        name = f"shop-v{VERSION}-seed{config.seed}-scale{config.scale:g}"
+        return write_shop(user_cache() / name, seed=config.seed, scale=config.scale)
     return resolve_folder(config.name, config.path)
 
 

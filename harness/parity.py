@@ -163,6 +163,7 @@ class Arena:
                 max_rel_diff=differences[name],
                 tolerance=bars[name],
                 conv=self.model.conv,
+                aggregation=self.model.aggregation,
             )
             for name in differences
         ]

@@ -132,7 +132,7 @@ def run_one(
     config["task"] |= {"task_type": trial.task_type, "metric": trial.metric}
     measured = {
         name: answer[name]
-        for name in ("phases", "steps", "memory", "metrics", "trivial", "predictions_hash")
+        for name in ("phases", "steps", "memory", "metrics", "baselines", "predictions_hash")
         if name in answer
     }
     parity = store.read_parity(trial.parity_key) if trial.parity_key else None

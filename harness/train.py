@@ -24,6 +24,7 @@ from backends.sampler import TemporalSampler
 from backends.tensors import to_array, to_tensor
 from harness.clock import now_s
 from harness.config import TrainConfig
+from harness.phases import PhaseLog
 from harness.seeding import shuffled_rows
 from tasks.graph import Int64Array
 from tasks.metrics import better, evaluate
@@ -137,10 +138,12 @@ def train(
     config: TrainConfig,
     *,
     seed: int,
+    phases: PhaseLog | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> History:
     """Train, evaluate on the validation split at every point, and score the test split at the best one.
 
+    ``phases`` is told of first_step, train and evaluate, in which it is left.
     ``on_step(done, total)`` is called after each step, off the clock. Raises DivergedError for a loss or prediction
     that is not finite.
     """
@@ -151,6 +154,8 @@ def train(
     every = config.eval_every or per_epoch
     total, step, best, best_state = config.epochs * per_epoch, 0, math.nan, {}
     losses: list[Tensor] = []
+    phases = phases or PhaseLog(device)
+    phases.enter("first_step")
     model.train()
     for epoch in range(config.epochs):
         order = shuffled_rows(num_rows, seed=seed, epoch=epoch)
@@ -165,8 +170,11 @@ def train(
             history.edges.append(batch.num_edges)
             step += 1
             on_step(step, total)
+            if step == 1:
+                phases.enter("train")
             if step % every and step != total:
                 continue
+            phases.enter("evaluate")
             val = score(model, feed, objective, "val", config.batch_size)[0]
             history.curve.append(
                 {
@@ -182,6 +190,8 @@ def train(
                 best, history.best_epoch = val[task.metric], epoch + 1
                 best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
                 history.metrics["val"] = val
+            if step != total:
+                phases.enter("train")
     model.load_state_dict(best_state)
     history.metrics["test"], history.predictions = score(model, feed, objective, "test", config.batch_size)
     return history

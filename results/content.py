@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import pandas as pd
 
-from results.blocks import Block, Code, Document, Picture, Points, Prose, Section, Table
+from results.blocks import Block, Code, Document, Picture, Points, Prose, Section
 from results.fairness import environments_table, fairness_points
 from results.frame import curves_frame, pairs_frame, trials_frame
 from results.gate import Parity, parity_of
-from results.listings import ID_DIGITS, parity_table, phases_table, trials_table
+from results.listings import ID_DIGITS, parity_table, phase_tables, trials_table
 from results.plots import plot_convergence, plot_memory, plot_step_time
 from results.record import TrialRecord
 from results.store import Problem
@@ -178,11 +178,10 @@ def _trials(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mappin
     for record in records:
         command = plain(record.command, 2000, keep_spaces=True) or "(no command recorded)"
         lines.append(f"{command}  # {record.trial_id[:ID_DIGITS]}")
-    phases: tuple[Table, ...] = (table,) if (table := phases_table(trials, records)) else ()
     commands = Code(
         title="Commands that remake each trial (absolute paths are cut to their last part)", lines=tuple(lines)
     )
-    return trials_table(trials, records, parity), commands, *phases
+    return trials_table(trials, records, parity), commands, *phase_tables(trials, records)
 
 
 def _exclusions(trials: pd.DataFrame, records: Sequence[TrialRecord], problems: Sequence[Problem]) -> tuple[Block, ...]:

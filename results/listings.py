@@ -17,7 +17,16 @@ from results.text import MISSING, backend_name, plain, scientific, significant
 
 #: Trial ids are hashes; this many digits tell them apart in a table.
 ID_DIGITS: Final = 12
-_PHASE_ORDER: Final = ("load_s", "compile_graph_s", "build_model_s", "first_step_s", "train_s", "evaluate_s")
+_PHASE_ORDER: Final = (
+    "import_library",
+    "load",
+    "fit",
+    "compile_graph",
+    "build_model",
+    "first_step",
+    "train",
+    "evaluate",
+)
 
 
 def parity_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -36,16 +45,33 @@ def parity_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
     return make_table("Parity of each backend with the reference", titles, rows, text=(*titles[:7], "Ok"))
 
 
-def phases_table(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Table | None:
-    """Return the seconds of each named phase per trial; None where no trial has any."""
-    found = dict.fromkeys(name for record in records for name in record.phases)
+def phase_tables(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> tuple[Table, ...]:
+    """Return seconds, host peaks and device peaks by phase and trial; a table with nothing in it is left out."""
+    seconds = [{name.removesuffix("_s"): value for name, value in record.phases.items()} for record in records]
+    tables = [_phase_table("Seconds per phase", trials, seconds)]
+    for caption, measure in (
+        ("Peak host memory per phase (MiB)", "host_peak_bytes"),
+        ("Peak device memory per phase (MiB, torch's allocator)", "device_peak_bytes"),
+    ):
+        tables.append(_phase_table(caption, trials, [_peaks_mib(record, measure) for record in records]))
+    return tuple(table for table in tables if table is not None)
+
+
+def _phase_table(caption: str, trials: pd.DataFrame, values: Sequence[Mapping[str, float]]) -> Table | None:
+    found = dict.fromkeys(name for each in values for name in each)
     phases = [name for name in _PHASE_ORDER if name in found] + sorted(set(found) - set(_PHASE_ORDER))
-    rows = []
-    for trial, record in zip(trials.to_dict("records"), records, strict=True):
-        if record.phases:
-            rows.append((*_trial_heading(trial), *(significant(record.phases.get(name)) for name in phases)))
-    titles = ["Trial", "Task", "Backend", *(plain(name.removesuffix("_s").replace("_", " "), 40) for name in phases)]
-    return make_table("Seconds per phase", titles, rows, text=titles[:3]) if rows else None
+    rows = [
+        (*_trial_heading(trial), *(significant(each.get(name)) for name in phases))
+        for trial, each in zip(trials.to_dict("records"), values, strict=True)
+        if each
+    ]
+    titles = ["Trial", "Task", "Backend", *(plain(name.replace("_", " "), 40) for name in phases)]
+    return make_table(caption, titles, rows, text=titles[:3]) if rows else None
+
+
+def _peaks_mib(record: TrialRecord, measure: str) -> dict[str, float]:
+    by_phase = record.memory.get("by_phase") or {}
+    return {name: peaks[measure] / 2**20 for name, peaks in by_phase.items() if peaks.get(measure) is not None}
 
 
 def trials_table(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapping[str, Parity]) -> Table:

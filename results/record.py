@@ -37,7 +37,8 @@ class TrialRecord:
     ``config`` is the whole TrialConfig; ``phases`` maps phase to seconds; ``steps`` counts and times the optimiser
     steps (``num``, and per step ``step_s``, ``sample_s``, ``edges``); ``memory`` maps measure to bytes, or to
     null with ``<measure>_reason``; ``curve`` is in order of step; ``metrics`` holds ``val`` and ``test`` scores at the
-    best validation point; ``trivial`` the trivial predictors' test scores; ``parity_key`` names ``parity/<key>.json``.
+    best validation point; ``baselines`` the test scores of what every model must beat, or cannot; ``parity_key`` names
+    ``parity/<key>.json``.
     """
 
     schema: int = SCHEMA
@@ -58,7 +59,7 @@ class TrialRecord:
     memory: dict[str, Any] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    trivial: dict[str, dict[str, float]] = field(default_factory=dict)
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     compile: dict[str, Any] = field(default_factory=lambda: {"mode": "eager"})
     parity: dict[str, Any] = field(default_factory=dict)
     parity_key: str | None = None

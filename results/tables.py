@@ -35,7 +35,7 @@ def scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: M
     """Return the headline: per cell the test score by backend, their difference, parity and step-time ratio."""
     backends = backends_in(trials)
     pairs = pairs_frame(trials)
-    trivial = {record.trial_id: record.trivial for record in records}
+    baselines = {record.trial_id: record.baselines for record in records}
     rows = []
     for cell, members in trials.groupby("cell", sort=False):
         first = members.iloc[0]
@@ -49,11 +49,11 @@ def scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: M
                 _mean_difference(own_pairs),
                 _cell_parity(members, parity),
                 step_time_ratio(own_pairs, parity),
-                _trivial_scores([trivial[trial] for trial in members["trial_id"]], first["metric"]),
+                _baseline_scores([baselines[trial] for trial in members["trial_id"]], first["metric"]),
             )
         )
     titles = ["Task", "Model", "Metric", *map(backend_name, backends)]
-    titles += ["DGL - PyG", "Parity", "Step time DGL / PyG (descriptive)", "Trivial predictors"]
+    titles += ["DGL - PyG", "Parity", "Step time DGL / PyG (descriptive)", "Baselines"]
     return make_table(
         "Test score at the best validation point", titles, rows, text=("Task", "Model", "Metric", *titles[-3:])
     )
@@ -154,12 +154,12 @@ def _mean_difference(pairs: pd.DataFrame) -> str:
     return f"{difference(float(values.mean()))}{error} (n={len(values)})"
 
 
-def _trivial_scores(candidates: Iterable[Mapping[str, Mapping[str, float]]], metric: str) -> str:
-    """Name each trivial predictor with its test score; the trials of a cell share them, so the first that has any."""
-    for trivial in candidates:
+def _baseline_scores(candidates: Iterable[Mapping[str, Mapping[str, float]]], metric: str) -> str:
+    """Name each baseline with its test score; the trials of a cell share them, so the first that has any."""
+    for baselines in candidates:
         named = [
             f"{plain(predictor, 40).replace('_', ' ')} {significant(scores[metric], 4)}"
-            for predictor, scores in trivial.items()
+            for predictor, scores in baselines.items()
             if metric in scores
         ]
         if named:

@@ -52,14 +52,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """The tables in the manifest's order, the split instants in seconds, and what reading counted or converted."""
+    """The tables in the manifest's order, the split instants in seconds, and what reading counted."""
 
     name: str
     tables: dict[str, Table]
     val_time: int
     test_time: int
     counts: dict[str, int]
-    notes: tuple[str, ...]
 
 
 def resolve_folder(name: str, path: str | None) -> Path:
@@ -112,8 +111,7 @@ def read_database(
     foreign key that is negative, fractional or without a row.
     """
     counts: Counter[str] = Counter()
-    units: dict[str, list[str]] = {}
-    uncut = {name: _read_table(folder, manifest, name, units) for name in manifest.tables}
+    uncut = {name: _read_table(folder, manifest, name) for name in manifest.tables}
     keep = {name: _visible(table, cut_time, counts) for name, table in uncut.items()}
     row_of = {name: np.where(mask, np.cumsum(mask) - 1, NO_ROW) for name, mask in keep.items()}
     tables = {}
@@ -143,7 +141,6 @@ def read_database(
         val_time=timestamp_seconds(manifest.val_timestamp, "val_timestamp"),
         test_time=timestamp_seconds(manifest.test_timestamp, "test_timestamp"),
         counts={place: count for place, count in counts.items() if count},
-        notes=tuple(f"{unit} converted to seconds: {', '.join(places)}" for unit, places in sorted(units.items())),
     )
 
 
@@ -158,7 +155,7 @@ class _Uncut:
     foreign: dict[str, tuple[Int64Array, npt.NDArray[np.bool_]]]
 
 
-def _read_table(folder: Path, manifest: DatasetManifest, name: str, units: dict[str, list[str]]) -> _Uncut:
+def _read_table(folder: Path, manifest: DatasetManifest, name: str) -> _Uncut:
     spec = manifest.tables[name]
     schema = table_schema(folder, name)
     table = read_parquet(folder / "db" / f"{name}.parquet", f"table {name!r}")
@@ -169,9 +166,6 @@ def _read_table(folder: Path, manifest: DatasetManifest, name: str, units: dict[
         if field.name in spec.fkeys or field.name == spec.pkey:
             continue
         if is_time(field.type):
-            unit = getattr(field.type, "unit", "day")
-            if unit != "s":
-                units.setdefault(unit, []).append(f"{name}.{field.name}")
             columns[field.name] = pd.Series(table[field.name].to_numpy().astype("datetime64[s]"))
         else:
             columns[field.name] = series(table[field.name], f"table {name!r}, column {field.name!r}")

@@ -6,13 +6,12 @@ features are fitted on rows up to the validation time; splits that no model coul
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from relbench.manifest import DatasetManifest, TaskManifest
 
 from tasks import features
@@ -20,15 +19,18 @@ from tasks.build import SELF_REFERENCE_DEPTH, build_graph
 from tasks.columns import integers, rows_of_keys, seconds
 from tasks.database import NO_ROW, Database, read_database
 from tasks.graph import NULL_TIME, Int64Array, read_only
-from tasks.manifest import (
-    is_time,
-    parquet_schema,
-    read_dataset_manifest,
-    read_task_manifest,
-    timestamp_seconds,
-)
-from tasks.names import did_you_mean
+from tasks.labels import read_labels
+from tasks.manifest import read_dataset_manifest, read_task_manifest, timestamp_seconds
 from tasks.task import METRIC_OF, SPLITS, SeedTable, Split, TaskSpec, TemporalSplit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFiles:
+    """A task as its files hold it, checked and cut, before anything is fitted: labels are Arrow tables by split."""
+
+    manifest: TaskManifest
+    database: Database
+    labels: dict[Split, pa.Table]
 
 
 def load_task(folder: Path, name: str, *, self_depth: int = SELF_REFERENCE_DEPTH) -> TaskSpec:
@@ -36,9 +38,23 @@ def load_task(folder: Path, name: str, *, self_depth: int = SELF_REFERENCE_DEPTH
 
     Raises ValueError naming the place, the value and what is allowed for every fault of the files.
     """
+    return fit_task(read_task(folder, name), self_depth=self_depth)
+
+
+def read_task(folder: Path, name: str) -> TaskFiles:
+    """Read and check the files of one task; ValueError for every fault of a manifest, a table or a key."""
     manifest = read_dataset_manifest(folder)
     task = read_task_manifest(folder, name, manifest)
     database = read_task_database(folder, manifest, task)
+    return TaskFiles(manifest=task, database=database, labels=read_labels(folder, manifest, task))
+
+
+def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH) -> TaskSpec:
+    """Fit the features on rows up to the validation time, build the graph, and turn labels into seeds.
+
+    Raises ValueError for labels that no model could use.
+    """
+    task, database = files.manifest, files.database
     fitted = {
         table.name: features.fit(
             table.columns,
@@ -47,7 +63,7 @@ def load_task(folder: Path, name: str, *, self_depth: int = SELF_REFERENCE_DEPTH
         for table in database.tables.values()
     }
     graph = build_graph(database, fitted, self_depth=self_depth)
-    splits = {split: _read_seeds(folder, task, split, database) for split in SPLITS}
+    splits = {split: _seeds(files.labels[split], task, split, database) for split in SPLITS}
     return TaskSpec(
         name=task.name,
         kind=task.kind,
@@ -73,24 +89,9 @@ def read_task_database(folder: Path, manifest: DatasetManifest, task: TaskManife
     return read_database(folder, manifest, cut_time=cut_time, hidden=hidden)
 
 
-def _read_seeds(folder: Path, task: TaskManifest, split: Split, database: Database) -> SeedTable:
-    """Read one label file: entity keys to rows, times to seconds, targets to floats."""
+def _seeds(labels: pa.Table, task: TaskManifest, split: Split, database: Database) -> SeedTable:
+    """Turn a label table into seeds: entity keys to rows, times to seconds, targets to floats."""
     place = f"task {task.name!r}, split {split!r}"
-    path = folder / "tasks" / task.name / f"{split}.parquet"
-    schema = parquet_schema(path, place)
-    for column in (task.entity_col, task.time_col, task.target_col):
-        if column not in schema.names:
-            raise ValueError(
-                f"{place}: {column!r} is no column of the label file; {did_you_mean(column, schema.names)}"
-            )
-    if not is_time(schema.field(task.time_col).type):
-        raise ValueError(
-            f"{place}: time column {task.time_col!r} is {schema.field(task.time_col).type}; "
-            "allowed is a timestamp or a date"
-        )
-    labels = pq.ParquetFile(path).read()
-    if labels.num_rows == 0:
-        raise ValueError(f"{place}: the label file has no rows; allowed is one row or more")
     time = seconds(labels[task.time_col])
     if (time == NULL_TIME).any():
         raise ValueError(f"{place}: time column {task.time_col!r} is null in row {int(np.argmax(time == NULL_TIME))}")
@@ -98,7 +99,7 @@ def _read_seeds(folder: Path, task: TaskManifest, split: Split, database: Databa
         entity=task.entity_table,
         node=read_only(_entity_rows(labels[task.entity_col], task, database, place)),
         time=read_only(time),
-        target=read_only(_targets(labels[task.target_col].to_pandas(), task, place)),
+        target=read_only(_targets(labels[task.target_col], task, split, place)),
     )
 
 
@@ -107,8 +108,7 @@ def _entity_rows(column: pa.ChunkedArray, task: TaskManifest, database: Database
     keys, null = integers(column, f"{place}, entity column {task.entity_col!r}")
     if null.any():
         raise ValueError(f"{place}: entity column {task.entity_col!r} is null in row {int(np.argmax(null))}")
-    if table.key_values is None:
-        raise ValueError(f"{place}: entity table {task.entity_table!r} has no primary key")
+    assert table.key_values is not None  # the manifest was checked
     rows = table.row_of[rows_of_keys(keys, table.key_values, f"{place}, {task.entity_col!r}", task.entity_table)]
     if (rows == NO_ROW).any():
         raise ValueError(
@@ -118,20 +118,21 @@ def _entity_rows(column: pa.ChunkedArray, task: TaskManifest, database: Database
     return rows.astype(np.int64)
 
 
-def _targets(values: pd.Series, task: TaskManifest, place: str) -> npt.NDArray[np.float64]:
-    try:
-        targets = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError):
-        raise ValueError(f"{place}: target column {task.target_col!r} is {values.dtype}; allowed are numbers") from None
+def _targets(column: pa.ChunkedArray, task: TaskManifest, split: Split, place: str) -> npt.NDArray[np.float64]:
+    targets: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
     if not np.isfinite(targets).all():
         row = int(np.argmin(np.isfinite(targets)))
-        raise ValueError(f"{place}: target column {task.target_col!r} is {values.iloc[row]} in row {row}")
-    if task.task_type == "binary_classification":
-        classes = np.unique(targets)
-        if not np.isin(classes, (0.0, 1.0)).all():
-            raise ValueError(f"{place}: labels are {classes[:5].tolist()}; allowed are 0 and 1")
-        if len(classes) < 2:
-            raise ValueError(
-                f"{place}: all {len(targets)} labels are {int(classes[0])}; allowed is a split of both classes"
-            )
+        raise ValueError(
+            f"{place}: target column {task.target_col!r} is {column[row].as_py()} in row {row}; "
+            "allowed are finite numbers"
+        )
+    classes = np.unique(targets)
+    if task.task_type == "binary_classification" and not np.isin(classes, (0.0, 1.0)).all():
+        raise ValueError(f"{place}: labels are {classes[:5].tolist()}; allowed are 0 and 1")
+    if task.task_type == "binary_classification" and len(classes) < 2:
+        raise ValueError(
+            f"{place}: all {len(targets)} labels are {int(classes[0])}; allowed is a split of both classes"
+        )
+    if split == "train" and len(classes) < 2:
+        raise ValueError(f"{place}: all {len(targets)} targets are {classes[0]:g}; allowed are two values or more")
     return targets

@@ -27,10 +27,10 @@ def did_you_mean(value: str, allowed: Iterable[str]) -> str:
 def shown(value: Any) -> str:
     """Return ``repr(value)``, cut short: a value out of a YAML file may unfold to gigabytes."""
     short = reprlib.Repr()
-    short.maxstring = short.maxother = 120
+    short.maxlevel, short.maxstring, short.maxother = 2, 120, 120
     return short.repr(value)
 
 
-def one_line(error: Exception) -> str:
-    """Return the message of an error without line breaks."""
-    return " ".join(str(error).split())
+def one_line(value: Any) -> str:
+    """Return ``str(value)`` (of an error, of a type) without line breaks."""
+    return " ".join(str(value).split())

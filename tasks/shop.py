@@ -25,7 +25,7 @@ from tasks.shop_signal import planted_score
 from tasks.shop_tasks import NUM_PERIODS, TASKS, TEST_TIME, VAL_TIME, label_rows, seed_times
 from tasks.task import SPLITS
 
-__all__ = ["draw_shop", "planted_score", "write_shop"]
+__all__ = ["draw_shop", "is_shop", "planted_score", "write_shop"]
 
 #: Raise it with any change that alters a table or a label.
 VERSION: Final = 1
@@ -80,6 +80,11 @@ def write_shop(folder: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
         if building.exists():
             shutil.rmtree(building)
     return folder
+
+
+def is_shop(folder: Path) -> bool:
+    """Tell whether a folder is a generated shop, which has a planted truth."""
+    return (folder / MARKER).is_file()
 
 
 def draw_shop(num_customers: int, seed: int) -> tuple[Catalogue, Events]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import duckdb
 import pandas as pd
 from relbench.manifest import TaskManifest
 
+from tasks.labels import run_query
 from tasks.shop_catalogue import START_S
 from tasks.shop_signal import PERIOD_DAYS
 from tasks.task import Split
@@ -99,11 +99,5 @@ def seed_times() -> dict[Split, pd.DatetimeIndex]:
 
 def label_rows(task: TaskManifest, tables: dict[str, pd.DataFrame], times: pd.DatetimeIndex) -> pd.DataFrame:
     """Run a task's query over the uncut tables as RelBench does; rows come by seed time, then entity."""
-    with duckdb.connect(config={"threads": 1}) as connection:
-        connection.register("timestamps", pd.DataFrame({"timestamp": times}))
-        for name, table in tables.items():
-            connection.register(name, table)
-        connection.execute("SET enable_external_access=false")
-        connection.execute("SET lock_configuration=true")
-        labels: pd.DataFrame = connection.sql(task.sql.replace("{timedelta}", str(PERIOD))).df()
+    labels: pd.DataFrame = run_query(task.sql, tables, times, PERIOD, f"task {task.name!r}").to_pandas()
     return labels.sort_values([task.time_col, task.entity_col], ignore_index=True)

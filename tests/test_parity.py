@@ -45,9 +45,12 @@ def arena(task: TaskSpec, dtype: torch.dtype) -> Arena:
     )
 
 
-def test_gate_is_green_for_both_libraries(task: TaskSpec) -> None:
+@pytest.mark.parametrize("aggregation", ["mean", "sum"])
+def test_gate_is_green_for_both_libraries(aggregation: str, task: TaskSpec) -> None:
     """PyG and DGL compute the reference's function: one pass and twenty steps, float64 at 1e-9, float32 at 1e-5."""
-    rows = run_gate(task, SPEC, SAMPLER, TrainConfig(), ["pyg", "dgl"], seed=0, device=CPU)
+    rows = run_gate(
+        task, replace(SPEC, aggregation=aggregation), SAMPLER, TrainConfig(), ["pyg", "dgl"], seed=0, device=CPU
+    )
     for library in ("pyg", "dgl"):
         assert [row for row in rows[library] if not row.ok] == []
         quantities = {(row.dtype, row.quantity) for row in rows[library]}
@@ -75,6 +78,17 @@ def test_one_pass_is_green_on_rel_f1(rel_f1: object) -> None:
     for library in ("pyg", "dgl"):
         rows = compare_passes(SPEC, library, torch.float64, first, its.single_pass(load_backend(library)))
         assert [row for row in rows if not row.ok] == []
+
+
+@pytest.mark.parametrize("library", ["pyg", "dgl"])
+def test_twin_with_another_aggregation_fails(library: str, task: TaskSpec) -> None:
+    """A mean where the reference sums is red."""
+    its = arena(task, torch.float64)
+    summing = replace(its, model=replace(SPEC, aggregation="sum"))
+    first = summing.single_pass(load_backend("reference"))
+    rows = compare_passes(SPEC, library, torch.float64, first, its.single_pass(load_backend(library)))
+    assert not any(row.ok for row in rows if row.quantity == "output")
+    assert max(row.max_rel_diff for row in rows) > 0.1
 
 
 def _bump(weights: dict[str, Tensor], stem: str) -> None:

@@ -30,7 +30,7 @@ def make_record(**changes: Any) -> TrialRecord:
         "memory": {"host_peak_bytes": 1, "device_peak_bytes": None, "device_peak_reason": "no CUDA device"},
         "curve": (CurvePoint(epoch=1, step=2, train_s=2.5, train_loss=0.5, val={"roc_auc": 0.7}),),
         "metrics": {"val": {"roc_auc": 0.7}, "test": {"roc_auc": 0.6}},
-        "trivial": {"zero": {"roc_auc": 0.5}},
+        "baselines": {"zero": {"roc_auc": 0.5}},
         "parity_key": "k1",
         "command": "relduel run backend=pyg",
     }

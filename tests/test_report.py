@@ -87,7 +87,7 @@ def make_record(backend: str = "pyg", seed: int = 0, **changes: Any) -> TrialRec
         "memory": {"host_peak_bytes": 512 * 2**20, "device_peak_bytes": None, "device_peak_reason": "no CUDA device"},
         "curve": curve,
         "metrics": {"val": {"roc_auc": 0.76}, "test": {"roc_auc": test, "average_precision": 0.4321}},
-        "trivial": {"entity_mean": {"roc_auc": 0.4467}},
+        "baselines": {"entity_mean": {"roc_auc": 0.4467}},
         "parity_key": "k1",
         "predictions_hash": f"h-{task}-{backend}-{seed}",
         "command": f"relduel run backend={backend} seed={seed}",
@@ -164,14 +164,14 @@ def scores(records: list[TrialRecord], parity: dict[str, Any] | None = None) -> 
 
 
 def test_headline_numbers() -> None:
-    """The first table holds mean, standard error, paired difference, trivial score and ratio as computed by hand."""
+    """The first table holds mean, standard error, paired difference, baseline and ratio as computed by hand."""
     records = [make_record(backend, seed) for backend in ("pyg", "dgl") for seed in (0, 1, 2)]
     row = scores(records, make_parity())
     error = math.sqrt(((0.01**2) * 2 / 2) / 3)  # of .80, .81, .82: variance .0001, three trials
     assert row["PyG"] == f"0.8100 ± {error:.4f} (n=3)"
     assert row["DGL"] == f"0.8200 ± {error:.4f} (n=3)"
     assert row["DGL - PyG"].startswith("+0.01 ")
-    assert row["Trivial predictors"] == "entity mean 0.4467"
+    assert row["Baselines"] == "entity mean 0.4467"
     assert row["Metric"] == "roc_auc\N{NO-BREAK SPACE}↑"
     assert row["Parity"] == "green"
     assert row[RATIO] == "1.50 (n=3)"
@@ -194,7 +194,7 @@ def test_hostile_names_are_inert(tmp_path: Path) -> None:
     evil_rows = [row | {"quantity": EVIL} for row in make_parity()["rows"]]
     records = [
         make_record(
-            "pyg", task=EVIL, reason=EVIL, command=f"relduel run '{EVIL}'\nrm -rf x", trivial={EVIL: {"roc_auc": 0.5}}
+            "pyg", task=EVIL, reason=EVIL, command=f"relduel run '{EVIL}'\nrm -rf x", baselines={EVIL: {"roc_auc": 0.5}}
         ),
         make_record("dgl", task=EVIL, phases={f"{EVIL}_s": 1.0}, environment={**ENVIRONMENT, "cpu": EVIL}),
     ]

@@ -86,7 +86,7 @@ def test_run_shows_a_record_and_show_finds_it(tmp_path: Path) -> None:
     assert record["status"] == "ok"
     assert record["parity_key"] is None
     assert set(record["metrics"]["test"]) == {"roc_auc", "average_precision", "accuracy", "f1"}
-    assert "zero" in record["trivial"]
+    assert {"zero", "gradient boosting, entity table", "planted truth"} <= set(record["baselines"])
     assert record["memory"]["host_peak_bytes"] > 10**8
     assert set(record["phases"]) >= {
         "load_s",

@@ -18,7 +18,10 @@ class NativeConv(nn.Module):
         super().__init__()
         self.num_types = len(schema.tables)
         self.hetero = HeteroConv(
-            {native: SAGEConv(spec.channels, spec.channels, aggr="mean") for native in native_relations(schema)},
+            {
+                native: SAGEConv(spec.channels, spec.channels, aggr=spec.aggregation)
+                for native in native_relations(schema)
+            },
             aggr="sum",
         )
 

@@ -15,21 +15,24 @@ from tasks.graph import GraphSchema
 
 
 class SageRelation(nn.Module):
-    """GraphSAGE on one relation: ``neighbour(mean of sources) + root(destination)``; no sources have mean 0.
+    """GraphSAGE on one relation: ``neighbour(mean or sum of sources) + root(destination)``; of no sources, that is 0.
 
-    Source: Hamilton et al., Inductive Representation Learning on Large Graphs (2017), mean aggregator, no norm.
+    Source: Hamilton et al., Inductive Representation Learning on Large Graphs (2017), without the final norm.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, aggregation: str) -> None:
         super().__init__()
+        self.aggregation = aggregation
         self.neighbour = nn.Linear(channels, channels)
         self.root = nn.Linear(channels, channels, bias=False)
 
     def forward(self, src_NC: Tensor, dst_NC: Tensor, src_E: Tensor, dst_E: Tensor) -> Tensor:
         """Return [N of dst, C]."""
-        total = torch.zeros_like(dst_NC).index_add(0, dst_E, src_NC[src_E])
-        degree = torch.zeros_like(dst_NC[:, 0]).index_add(0, dst_E, torch.ones_like(dst_E, dtype=dst_NC.dtype))
-        return self.neighbour(total / degree.clamp(min=1).unsqueeze(1)) + self.root(dst_NC)
+        gathered = torch.zeros_like(dst_NC).index_add(0, dst_E, src_NC[src_E])
+        if self.aggregation == "mean":
+            degree = torch.zeros_like(dst_NC[:, 0]).index_add(0, dst_E, torch.ones_like(dst_E, dtype=dst_NC.dtype))
+            gathered = gathered / degree.clamp(min=1).unsqueeze(1)
+        return self.neighbour(gathered) + self.root(dst_NC)
 
 
 class SageConv(nn.Module):
@@ -39,7 +42,7 @@ class SageConv(nn.Module):
         super().__init__()
         self.native = native_relations(schema)
         self.num_types = len(schema.tables)
-        self.relations = nn.ModuleList(SageRelation(spec.channels) for _ in self.native)
+        self.relations = nn.ModuleList(SageRelation(spec.channels, spec.aggregation) for _ in self.native)
 
     def forward(self, batch: ReferenceBatch, x_NC: list[Tensor]) -> list[Tensor | None]:
         """Return [N, C] per node type, None where no relation ends."""

@@ -55,7 +55,18 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"ok": ok, "rows": rows, "skipped": skipped, "problems": problems})
         return 0 if ok else 1
-    columns = ["task", "family", "conv", "backend", "dtype", "quantity", "max_rel_diff", "tolerance", "ok"]
+    columns = [
+        "task",
+        "family",
+        "aggregation",
+        "conv",
+        "backend",
+        "dtype",
+        "quantity",
+        "max_rel_diff",
+        "tolerance",
+        "ok",
+    ]
     print_table("parity against the reference", columns, [[_cell(row[column]) for column in columns] for row in rows])
     for line in [*(f"skipped {line}" for line in skipped), *problems]:
         print(line)

@@ -21,6 +21,9 @@ VERBS: Final[dict[str, str]] = {
     "parity": "hold every backend against the reference",
     "sweep": "run a named plan of trials, resuming what is done",
     "report": "write report.html and report.md of a store",
+    "data": "describe a data set: schema, keys, nulls, degrees, times, diagram",
+    "plot": "write the figures of a store",
+    "completion": "print a completion script for a shell",
     "ls": "list data sets, tasks, models, backends or sweeps",
     "show": "print one record of a store",
 }

@@ -80,6 +80,21 @@ def read_sweep(name: str) -> tuple[str, list[str]]:
     return data["summary"], list(data["overrides"])
 
 
+def override_words() -> list[str]:
+    """List what an override may begin with: ``group=name`` for the shelf, ``key=`` for every key."""
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(str(SHELF), version_base="1.3"):
+        keys = _keys()
+    named = [f"{group}={name}" for group in _groups() for name in shelf_names(group)]
+    return sorted([*named, *(f"{key}=" for key in keys if key not in _groups())])
+
+
+def _groups() -> list[str]:
+    """List the config groups that an override may name."""
+    return sorted(path.name for path in SHELF.iterdir() if path.is_dir() and path.name not in {"sweep", "__pycache__"})
+
+
 def _choices(overrides: Sequence[str]) -> list[list[str]]:
     """Return, per distinct key in order of its first mention, the single overrides that it stands for."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -103,8 +118,7 @@ def _choices(overrides: Sequence[str]) -> list[list[str]]:
 
 def _as_group(key: str, text: str) -> str:
     """Turn ``task=NAME`` without a file of that name into ``task.name=NAME``; check the other groups' names."""
-    groups = [path.name for path in SHELF.iterdir() if path.is_dir() and path.name not in {"sweep", "__pycache__"}]
-    if key not in groups:
+    if key not in _groups():
         return text
     value = text.partition("=")[2]
     if value in shelf_names(key):

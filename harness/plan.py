@@ -24,6 +24,7 @@ from harness.dataset import dataset_folder
 from results.store import Store
 from tasks.database import data_fingerprint
 from tasks.load import load_task
+from tasks.manifest import read_dataset_manifest, unit_notes
 from tasks.task import METRIC_OF, SPLITS
 
 _GATE_VERSIONS: Final = ("torch", "torch_geometric", "dgl", "pytorch-frame")
@@ -100,6 +101,17 @@ def plan_trials(composed: Sequence[Composed]) -> list[PlannedTrial]:
         )
         planned.setdefault(trial.trial_id, trial)
     return _interleave(list(planned.values()))
+
+
+def mixed_units(trials: Sequence[PlannedTrial]) -> list[str]:
+    """Say for each data set whose time columns stand in several units that they were converted; one line each."""
+    lines: dict[str, None] = {}
+    for trial in trials:
+        notes = unit_notes(trial.folder, read_dataset_manifest(trial.folder), trial.config.task)
+        if len(notes) > 1:
+            units = ", ".join(note.split()[0] for note in notes)
+            lines[f"{trial.config.dataset.name}: times in {units} all converted to seconds"] = None
+    return list(lines)
 
 
 def split_done(trials: Sequence[PlannedTrial], store: Store) -> tuple[list[PlannedTrial], list[PlannedTrial]]:

@@ -2,7 +2,7 @@
 
 Guarantees: axes name their units; backends differ by line, marker and hatch as well as by colour, so a figure reads in
 black and white; no name can break or hide a label. Each function takes a frame of ``frame.py`` and returns a Figure,
-or None where nothing was measured. No pyplot and no global state; `to_svg` gives the same bytes for the same figure.
+or None where nothing was measured. No pyplot and no global state; `render` gives the same bytes for the same figure.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ _OTHER_STYLES: Final = tuple(
     Style(color=color, line="-.", width=1.6, marker=marker, filled=False)
     for color, marker in (("#3a7d44", "D"), ("#7b4fa3", "v"), ("#8a6d00", "P"), ("#00747a", "X"))
 )
+
+#: The file formats of a figure.
+FORMS: Final = ("svg", "png", "pdf")
 
 
 def plot_convergence(curves: pd.DataFrame, against: str) -> Figure | None:
@@ -134,11 +137,17 @@ def plot_memory(trials: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def to_svg(figure: Figure) -> bytes:
-    """Render a figure as an SVG document without date, always the same bytes for the same figure."""
+def render(figure: Figure, form: str) -> bytes:
+    """Render a figure as one of ``FORMS``, without a date: always the same bytes for the same figure.
+
+    Raises ValueError for another form.
+    """
+    if form not in FORMS:
+        raise ValueError(f"figure format {form!r}: allowed are {', '.join(FORMS)}")
+    undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "relduel", "svg.fonttype": "path", "hatch.linewidth": 0.8}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format=form, metadata=undated[form], dpi=150)
     return buffer.getvalue()
 
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from results.blocks import Block, Code, Column, Document, Picture, Points, Prose, Table
 from results.content import build_document
-from results.plots import to_svg
+from results.plots import render
 from results.store import Store, write_over
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -30,16 +30,8 @@ def write_report(store: Store, *, out: Path | None = None, command: str) -> Path
     ``command`` is the command that remakes it. A store without a readable record is a ValueError that says how to
     fill it.
     """
-    records, problems = store.records()
-    if not records:
-        unreadable = "".join(f"; {problem}" for problem in problems)
-        raise ValueError(
-            f"no readable trial in store {str(store.folder)!r}{unreadable}: fill it with "
-            f"`relduel sweep NAME --store {store.folder}` (`relduel ls sweeps` lists the names)"
-        )
-    document = build_document(records, problems, store.parity(), command)
-    pictures = [block for section in document.sections for block in section.blocks if isinstance(block, Picture)]
-    figures = {picture.name: to_svg(picture.figure) for picture in pictures}
+    document = _document(store, command)
+    figures = {picture.name: render(picture.figure, "svg") for picture in _pictures(document)}
     folder = out or store.report_dir
     page = folder / "report.html"
     for name, svg in figures.items():
@@ -47,6 +39,32 @@ def write_report(store: Store, *, out: Path | None = None, command: str) -> Path
     write_over(folder / "report.md", render_markdown(document))
     write_over(page, render_html(document, figures))
     return page
+
+
+def write_figures(store: Store, *, out: Path | None = None, form: str = "svg") -> list[Path]:
+    """Write the report's figures alone, as one of ``plots.FORMS``, and return their paths; ValueError as above."""
+    folder = out or store.folder / "figures"
+    contents = {picture.name: render(picture.figure, form) for picture in _pictures(_document(store, "relduel plot"))}
+    paths = []
+    for name, content in contents.items():
+        paths.append(folder / f"{name}.{form}")
+        write_over(paths[-1], content)
+    return paths
+
+
+def _document(store: Store, command: str) -> Document:
+    records, problems = store.records()
+    if not records:
+        unreadable = "".join(f"; {problem}" for problem in problems)
+        raise ValueError(
+            f"no readable trial in store {str(store.folder)!r}{unreadable}: fill it with "
+            f"`relduel sweep NAME --store {store.folder}` (`relduel ls sweeps` lists the names)"
+        )
+    return build_document(records, problems, store.parity(), command)
+
+
+def _pictures(document: Document) -> list[Picture]:
+    return [block for section in document.sections for block in section.blocks if isinstance(block, Picture)]
 
 
 def render_html(document: Document, figures: dict[str, bytes]) -> str:

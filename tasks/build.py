@@ -49,8 +49,8 @@ def _pair(
     """Return the forward relation (child to parent) of one key and its reverse."""
     linked = np.flatnonzero(rows != NO_ROW)
     child_index, parent_index = read_only(linked.astype(np.int64)), read_only(rows[linked].astype(np.int64))
-    unique = len(np.unique(parent_index)) == len(parent_index)
-    there, back = ("M:N", "M:N") if junction else ("1:1", "1:1") if unique else ("N:1", "1:N")
+    there = "M:N" if junction else cardinality(rows)
+    back = {"M:N": "M:N", "1:1": "1:1", "N:1": "1:N"}[there]
     self_reference = child == parent
     stem = "self_ref" if self_reference else "fk"
     reverse = "rev_self_ref" if self_reference else "rev_fk"
@@ -75,6 +75,12 @@ def _pair(
             max_depth=depth,
         ),
     )
+
+
+def cardinality(rows: Int64Array) -> str:
+    """Measure a foreign key, i64[N] target rows or ``NO_ROW``: "1:1" if no row is pointed to twice, else "N:1"."""
+    linked = rows[rows != NO_ROW]
+    return "1:1" if len(np.unique(linked)) == len(linked) else "N:1"
 
 
 def _is_junction(table: Table) -> bool:

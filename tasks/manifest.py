@@ -169,13 +169,13 @@ def is_time(kind: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
-def unit_notes(folder: Path, manifest: DatasetManifest, task: str) -> tuple[str, ...]:
+def unit_notes(folder: Path, manifest: DatasetManifest, task: str | None = None) -> tuple[str, ...]:
     """Say in which units other than seconds the time columns of a database and of a task's label files stand.
 
     One line a unit, from the schemas alone: mixed units are no error, but they are said.
     """
     schemas = {name: table_schema(folder, name) for name in manifest.tables}
-    for path in sorted((folder / "tasks" / task).glob("*.parquet")):
+    for path in sorted((folder / "tasks" / task).glob("*.parquet")) if task is not None else ():
         schemas[_short(path)] = parquet_schema(path, f"task {task!r}")
     places: dict[str, list[str]] = {}
     for place, schema in schemas.items():

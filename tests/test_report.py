@@ -20,7 +20,7 @@ from results.content import DESCRIPTIVE, build_document
 from results.environment import environment_id
 from results.frame import curves_frame, pairs_frame, trials_frame
 from results.gate import parity_of
-from results.plots import label, plot_convergence, plot_memory, plot_step_time, to_svg
+from results.plots import label, plot_convergence, plot_memory, plot_step_time, render
 from results.record import CurvePoint, TrialRecord
 from results.report import escape_markdown, write_report
 from results.store import Store
@@ -475,7 +475,7 @@ def test_figures_take_any_name() -> None:
     assert steps is not None
     assert memory is not None
     for figure in (epochs, seconds, steps, memory):
-        assert to_svg(figure).startswith(b"<?xml")
+        assert render(figure, "svg").startswith(b"<?xml")
     assert seconds.axes[0].get_xlabel() == "training time (s)"
     assert epochs.axes[0].get_ylabel() == "validation roc_auc\n(higher is better)"
     assert "(ms" in steps.axes[0].get_xlabel()

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plan, run what is missing, write the report; return 1 if a trial did not end ok or a gate is red."""
     from harness.compose import expand, read_sweep
-    from harness.plan import plan_trials, split_done
+    from harness.plan import mixed_units, plan_trials, split_done
     from harness.sweep import run_sweep
     from results.report import write_report
     from results.store import Store
@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
         _, done = split_done(trials, store)
         _print_plan(options, trials, {trial.trial_id for trial in done})
         return 0
+    for line in mixed_units(trials):
+        print(line, file=sys.stderr)
     result = run_sweep(trials, store, jobs=options.jobs)
     words = ["relduel", "sweep", options.name, *(_public(override) for override in options.overrides)]
     html = write_report(store, command=" ".join(words))

@@ -83,12 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"relduel {verb}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"relduel {verb}: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"relduel {verb}: {error.strerror or error}: {error.filename or 'a file of the store'}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"relduel {verb}: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
     return code
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from harness.config import code_version
-from harness.launch import default_threads, run_job
+from harness.launch import JobStoppedError, default_threads, run_job
 from harness.plan import PlannedTrial, missing_gates, split_done
 from harness.progress import ProgressView
 from results.environment import collect_environment, environment_id
@@ -25,6 +25,7 @@ from results.text import redact
 
 #: What one gate takes, in trials: only the progress bar believes it.
 GATE_WEIGHT: Final = 0.4
+_CLAIM_POLL_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +39,23 @@ class SweepResult:
 
 
 def run_sweep(
-    trials: Sequence[PlannedTrial], store: Store, *, jobs: int = 1, gates: bool = True, quiet: bool = False
+    trials: Sequence[PlannedTrial],
+    store: Store,
+    *,
+    jobs: int = 1,
+    gates: bool = True,
+    retry_failed: bool = False,
+    quiet: bool = False,
 ) -> SweepResult:
     """Run what is missing of a plan, ``jobs`` processes at a time, and return the counts.
 
+    ``retry_failed`` runs trials again whose record says anything but ok; their old records are retired, not deleted.
     KeyboardInterrupt kills the running children, whose trials stay missing, and is raised again.
     """
+    if retry_failed:
+        for trial in split_done(trials, store)[1]:
+            if store.read(trial.trial_id).status != "ok":
+                store.retire(trial.trial_id)
     waiting, done = split_done(trials, store)
     groups = missing_gates(trials, store) if gates else []
     stop = threading.Event()
@@ -92,7 +104,19 @@ def run_gate_job(group: Sequence[PlannedTrial], store: Store, view: ProgressView
 
 
 def _run_trial(trial: PlannedTrial, store: Store, view: ProgressView, stop: threading.Event) -> None:
+    """Run a trial unless another process runs it or has: then wait for its record."""
     view.begin(trial.label)
+    while not store.has(trial.trial_id):
+        with store.claim(trial.trial_id) as ours:
+            if ours and not store.has(trial.trial_id):
+                _measure(trial, store, view, stop)
+                return
+        if stop.wait(_CLAIM_POLL_S):
+            raise JobStoppedError
+    view.end(trial.label, 1.0, f"{trial.label}: recorded by another process")
+
+
+def _measure(trial: PlannedTrial, store: Store, view: ProgressView, stop: threading.Event) -> None:
     record = run_one(trial, store, lambda done, total: view.advance(trial.label, 1.0, done / total), stop)
     score = record.metrics.get("test", {}).get(trial.metric)
     shown = f" · test {trial.metric} {score:.4f}" if score is not None else ""

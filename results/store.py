@@ -2,6 +2,8 @@
 
     <store>/trials/<trial_id>/result.json   the record; a folder without one is a trial that never finished
     <store>/trials/<trial_id>/log.txt       what the trial printed
+    <store>/trials/<trial_id>/lock          held by the process that runs the trial
+    <store>/retired/                        trials that were run again, as they were
     <store>/parity/<key>.json               one run of the parity gate
     <store>/report/                         derived: can be made again at any time
 
@@ -12,6 +14,7 @@ overwritten; what cannot be read is named, never silently dropped. It keeps no i
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -65,6 +68,28 @@ class Store:
     def has(self, trial_id: str) -> bool:
         """Tell whether the trial has ended and left its record."""
         return self._result_path(trial_id).is_file()
+
+    @contextmanager
+    def claim(self, trial_id: str) -> Iterator[bool]:
+        """Hold a trial for this process while it runs; gives False where another process holds it.
+
+        The kernel lets go of a claim when its process ends, however it ends.
+        """
+        with (self.log_path(trial_id).parent / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def retire(self, trial_id: str) -> Path:
+        """Move a trial that should run again out of the way, record and log; nothing is deleted."""
+        folder = self.trial_dir(trial_id)
+        target = self.folder / "retired" / f"{folder.name}-{secrets.token_hex(4)}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+        return target
 
     def write(self, record: TrialRecord) -> Path:
         """Write a record once; writing the same again is harmless, writing another is a FileExistsError.

@@ -76,7 +76,7 @@ def integers(column: pa.ChunkedArray, place: str) -> tuple[Int64Array, npt.NDArr
             raise ValueError(f"{place}: {float(values[bad][0])} is no whole number below 2**53; keys are integers")
         return np.where(null, 0, values).astype(np.int64), null
     if not (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
-        raise ValueError(f"{place}: the column is {column.type}; keys are integers")
+        raise ValueError(f"{place}: the column is {one_line(column.type)}; keys are integers")
     null = column.is_null().to_numpy().astype(bool)
     try:
         filled = pc.fill_null(column.cast(pa.int64()), 0)
@@ -90,5 +90,5 @@ def series(column: pa.ChunkedArray, place: str) -> pd.Series[Any]:
     try:
         values: pd.Series[Any] = column.to_pandas(types_mapper=_NULLABLE.get)
     except (pa.ArrowException, ValueError, OverflowError) as error:
-        raise ValueError(f"{place}: {column.type} cannot be read ({one_line(error)})") from None
+        raise ValueError(f"{place}: {one_line(column.type)} cannot be read ({one_line(error)})") from None
     return values

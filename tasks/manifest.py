@@ -200,9 +200,11 @@ def _check_table(folder: Path, manifest: DatasetManifest, name: str) -> None:
         kind = schema.field(column).type
         if role == "time_col":
             if not is_time(kind):
-                raise ValueError(f"table {name!r}: time_col {column!r} is {kind}; allowed is a timestamp or a date")
+                raise ValueError(
+                    f"table {name!r}: time_col {column!r} is {one_line(kind)}; allowed is a timestamp or a date"
+                )
         elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
-            raise ValueError(f"table {name!r}: {role} {column!r} is {kind}; allowed is an integer column")
+            raise ValueError(f"table {name!r}: {role} {column!r} is {one_line(kind)}; allowed is an integer column")
     for column, target in spec.fkeys.items():
         if target not in manifest.tables:
             raise ValueError(

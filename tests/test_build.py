@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from relbench_folder import NUM_MEMBERS, NUM_VISITS, TASK, Folder
+
 from tasks.build import SELF_REFERENCE_DEPTH
 from tasks.graph import GraphSpec, Relation
 from tasks.load import load_task

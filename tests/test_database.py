@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-
 from relbench_folder import NUM_VISITS, START_S, TASK, Folder, seconds_of, stamps, with_column
+
 from tasks import database as database_module
 from tasks.columns import rows_of_keys, seconds
 from tasks.database import NO_ROW, Database, data_fingerprint, read_database, resolve_folder
@@ -240,7 +240,7 @@ def autocomplete_folder() -> Folder:
         "target_col": "minutes",
         "remove_columns": [["visits", "mood"], ["visits", "room_id"]],
     }
-    ranges = {"train": range(0, 60), "val": range(60, 91), "test": range(91, NUM_VISITS)}
+    ranges = {"train": range(60), "val": range(60, 91), "test": range(91, NUM_VISITS)}
     folder.labels = {
         split: pa.table(
             {

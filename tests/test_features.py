@@ -138,17 +138,14 @@ print(load_task(Path(sys.argv[1]), sys.argv[2]).graph.fingerprint())
 def test_features_are_the_same_in_another_process(tmp_path: Path) -> None:
     """Python salts `hash` anew in each process; texts and categories must not notice."""
     path = Folder().write(tmp_path / "club")
-    prints = set()
-    for salt in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", HASH_SCRIPT, str(path), TASK],
-            env={**os.environ, "PYTHONHASHSEED": salt},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        prints.add(done.stdout.strip())
-    assert prints == {load_task(path, TASK).graph.fingerprint()}
+    done = subprocess.run(
+        [sys.executable, "-c", HASH_SCRIPT, str(path), TASK],
+        env={**os.environ, "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == load_task(path, TASK).graph.fingerprint()
 
 
 # Fitted on rows up to the validation time

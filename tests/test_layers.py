@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LIBRARIES = {"torch", "torch_geometric", "torch_frame", "dgl"}
 HEAVY = LIBRARIES | {"pandas", "relbench", "numpy", "hydra", "matplotlib", "numba"}
 #: The modules of harness that run in the child, with torch; all others run in the parent.
-CHILD = {f"harness.{name}" for name in ("clock", "doctor", "memory", "parity", "seeding", "train", "trial")}
+CHILD = {f"harness.{name}" for name in ("clock", "doctor", "memory", "parity", "phases", "seeding", "train", "trial")}
 
 IMPORT_AND_LIST = """\
 import importlib, json, sys

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from relbench_folder import TASK, Folder
+
 from tasks.load import load_task
 from tasks.task import SeedTable, TaskSpec
 from tasks.trivial import PREDICTORS, trivial_scores

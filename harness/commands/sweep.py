@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     add_store(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
+    parser.add_argument("--retry-failed", action="store_true", help="run again what has a record but did not end ok")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (1: timings stay clean)")
 
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for line in mixed_units(trials):
         print(line, file=sys.stderr)
-    result = run_sweep(trials, store, jobs=options.jobs)
+    result = run_sweep(trials, store, jobs=options.jobs, retry_failed=options.retry_failed)
     words = ["relduel", "sweep", options.name, *(_public(override) for override in options.overrides)]
     html = write_report(store, command=" ".join(words))
     gates = {trial.parity_key for trial in trials if trial.parity_key and not trial.skip}

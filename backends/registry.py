@@ -7,6 +7,9 @@ from typing import Final
 
 from tasks.names import did_you_mean
 
+#: Name to the distribution whose version counts.
+DISTRIBUTIONS: Final[dict[str, str]] = {"reference": "torch", "pyg": "torch_geometric", "dgl": "dgl"}
+
 #: Name to package.
 BACKENDS: Final[dict[str, str]] = {
     "reference": "backends.reference",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from backends.base import load_backend
-from backends.registry import BACKENDS, unavailable
+from backends.registry import BACKENDS, DISTRIBUTIONS, unavailable
 from results.environment import collect_environment
 
 _PACKAGES = ("tasks", "backends", "harness", "results", "configs")
@@ -43,7 +43,6 @@ def shadowed_packages() -> list[str]:
 
 
 def _backend(name: str) -> dict[str, Any]:
-    distribution = {"reference": "torch", "pyg": "torch_geometric", "dgl": "dgl"}[name]
     reason = unavailable(name)
     if reason is None:
         try:
@@ -51,7 +50,7 @@ def _backend(name: str) -> dict[str, Any]:
         except Exception as error:  # noqa: BLE001 - a library that fails to import is a finding, whatever it raises
             reason = f"{type(error).__name__}: {error}"
     try:
-        found: str | None = version(distribution)
+        found: str | None = version(DISTRIBUTIONS[name])
     except PackageNotFoundError:
         found = None
     return {"available": reason is None, "version": found, "reason": reason}

@@ -35,7 +35,7 @@ from tasks.task import TaskSpec
 
 NUM_STEPS: Final = 20
 #: Seeds in a batch of the gate; its claim is about functions, not about speed.
-BATCH_SIZE: Final = 64
+BATCH_SIZE: Final = 32
 #: The multiple of a backend's own floor that twenty float32 steps may differ by ...
 FLOOR_FACTOR: Final = 4.0
 #: ... measured over at most this many permutations: more are drawn only while the comparison is above the bar.

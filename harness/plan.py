@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -65,12 +66,12 @@ class PlannedTrial:
     @property
     def command(self) -> str:
         """Return the command that remakes the trial, with the folder's path left for the reader to fill in."""
-        words = ["relduel", "run"]
-        for override in self.overrides:
-            key, _, value = override.partition("=")
-            word = f"{key}=FOLDER" if key == "dataset.path" else f"{key}={value}"
-            words.append(f"'{word}'" if set(word) & set(" []{}()'\"$&|;<>*") else word)
-        return " ".join(words)
+        return shlex.join(["relduel", "run", *map(public_override, self.overrides)])
+
+
+def public_override(override: str) -> str:
+    """Return an override as a stranger would type it: a folder's path is nobody's business but this machine's."""
+    return "dataset.path=FOLDER" if override.startswith("dataset.path=") else override
 
 
 def plan_trials(composed: Sequence[Composed]) -> list[PlannedTrial]:

@@ -67,7 +67,9 @@ class ProgressView:
         with self._lock:
             self._progress.remove_task(self._rows.pop(job))
             left = self._left()
-        self._console.print(f"{line}{f' · {left}' if left and not self._live else ''}", highlight=False, markup=False)
+        self._console.print(
+            f"{line}{f' · {left}' if left and not self._live else ''}", highlight=False, markup=False, soft_wrap=True
+        )
 
     def _left(self) -> str:
         """Estimate the rest from what the work done so far took."""

@@ -45,11 +45,18 @@ def main(job_path: str) -> int:
 
 
 def _run_trial(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    from backends.base import load_backend
     from harness.trial import run_trial
+    from results.environment import collect_environment
 
     config = TrialConfig.from_dict(job["config"])
+    before = collect_environment(threads=job["threads"], device=job["device"], backends={})
     fields = run_trial(config, Path(job["folder"]), on_step)
-    return {"status": "ok", "environment": _environment(job, [config.backend]), **fields}
+    described = {config.backend: load_backend(config.backend).describe()}
+    after = collect_environment(threads=job["threads"], device=job["device"], backends=described)
+    # The load that counts is the one the trial started under; what it caused itself is no noise.
+    environment = {**after, "load": before["load"], "noisy": before["noisy"]}
+    return {"status": "ok", "environment": environment, **fields}
 
 
 def _run_gate(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
@@ -86,17 +93,6 @@ def _run_doctor(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dic
 
 
 _KINDS = {"trial": _run_trial, "parity": _run_gate, "doctor": _run_doctor}
-
-
-def _environment(job: dict[str, Any], backends: list[str]) -> dict[str, Any]:
-    from backends.base import load_backend
-    from results.environment import collect_environment
-
-    return collect_environment(
-        threads=job["threads"],
-        device=job["device"],
-        backends={name: load_backend(name).describe() for name in backends},
-    )
 
 
 def _reporter(descriptor: int | None) -> Callable[[int, int], None]:

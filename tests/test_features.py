@@ -235,6 +235,17 @@ def test_no_later_row_moves_anything_fitted(kind: str, data: st.DataObject) -> N
     assert results[0] == results[1]
 
 
+def test_one_null_in_a_later_row_does_not_turn_whole_numbers_into_floats() -> None:
+    """A float cannot tell such large numbers apart: as categories they must stay whole."""
+    past = [2**53, 2**53 + 1] * 5
+    vocabularies = []
+    for future in ([], [None]):
+        columns = pd.DataFrame({"x": arrow([*past, *future], pa.int64())})
+        (column,) = fit(columns, np.arange(len(columns)) < len(past)).categorical
+        vocabularies.append(column.vocabulary)
+    assert vocabularies == [("9007199254740992", "9007199254740993")] * 2
+
+
 def test_the_twin_fitted_on_all_rows_moves(tmp_path: Path) -> None:
     """With a mask that is true everywhere, later rows do move means and vocabularies."""
     states = []

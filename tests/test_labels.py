@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -248,6 +249,7 @@ REACHES = (
     "SELECT * FROM read_csv('https://example.org/x.csv')",
     "SELECT * FROM duckdb_secrets()",
     "SELECT * FROM a_python_variable",
+    'SELECT * FROM "table"',  # a variable of the function that runs the query
     "SELECT getenv('HOME')",
     "COPY (SELECT 1) TO '{new}'",
     "COPY (SELECT 1) TO '{new}' (FORMAT parquet)",
@@ -287,13 +289,59 @@ def test_a_query_reaches_nothing_but_its_tables(sql: str, tmp_path: Path, monkey
     for key, place in places.items():
         sql = sql.replace(f"{{{key}}}", str(place))
     with pytest.raises(ValueError, match=r"^here: the SQL (is|failed)") as caught:
-        query(sql)
+        query(sql, {"x": pa.table({"password": ["swordfish"]})})
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 500
     assert "swordfish" not in message
     assert sorted(tmp_path.rglob("*")) == before
     assert len(a_python_variable) == 1
+
+
+def test_the_configuration_is_locked_behind_the_one_select(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should a second statement ever get through, it could still change no setting and write no file."""
+    statements: list[str] = []
+
+    class OneSelect:
+        """Stand for any statement: it claims to be a SELECT."""
+
+        def __init__(self, sql: str) -> None:
+            self.sql, self.type = sql, type("Type", (), {"name": "SELECT"})
+
+    class Connection:
+        """Pass everything on to DuckDB, but take any SQL for one SELECT."""
+
+        def __init__(self, config: Any) -> None:
+            self.real = duckdb.connect(config=config)
+
+        def __enter__(self) -> "Connection":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.real.close()
+
+        def extract_statements(self, sql: str) -> list[OneSelect]:
+            return [OneSelect(sql)]
+
+        def sql(self, statement: OneSelect) -> Any:
+            statements.append(statement.sql)
+            return self.real.sql(statement.sql)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.real, name)
+
+    real_error, real_interrupt = duckdb.Error, duckdb.InterruptException
+    fake = type("duckdb", (), {"connect": Connection, "Error": real_error, "InterruptException": real_interrupt})
+    monkeypatch.setattr("tasks.labels.duckdb", fake)
+    for sql in (
+        "SET enable_external_access = true",
+        "SET lock_configuration = false",
+        f"ATTACH '{tmp_path / 'new'}' AS x",
+    ):
+        with pytest.raises(ValueError, match=r"^here: the SQL failed: .*(locked|disabled)"):
+            query(sql)
+    assert len(statements) == 3
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_twin_without_locks_reads_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_sweep_killed_and_started_again_runs_what_is_missing(tmp_path: Path) -> 
     assert (len(before), problems) == (1, [])
 
     second = relduel(*arguments, "--json")
-    assert second.returncode == 0, second.stderr
+    assert second.returncode == 0, second.stderr + second.stdout
     document = json.loads(second.stdout)
     assert {key: document[key] for key in ("planned", "ran", "done_before", "failed")} == {
         "planned": 2,
@@ -98,6 +98,18 @@ def test_run_shows_a_record_and_show_finds_it(tmp_path: Path) -> None:
     }
     shown = relduel("show", record["trial_id"][:6], *store, "--json")
     assert json.loads(shown.stdout) == record
+
+
+def test_same_config_twice_has_the_same_predictions(tmp_path: Path) -> None:
+    """Two fresh processes, one thread each, into two stores: equal hashes of the predictions, equal curves."""
+    records = []
+    for store in ("one", "two"):
+        done = relduel("run", "backend=dgl", *SMALL, "measure.threads=1", "--store", str(tmp_path / store), "--json")
+        records.append(json.loads(done.stdout))
+    first, second = records
+    assert first["predictions_hash"] == second["predictions_hash"]
+    assert [point["val"] for point in first["curve"]] == [point["val"] for point in second["curve"]]
+    assert first["trial_id"] == second["trial_id"]
 
 
 def test_remake_command_plans_the_same_trial() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from typing import Any
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plan, run what is missing, write the report; return 1 if a trial did not end ok or a gate is red."""
     from harness.compose import expand, read_sweep
-    from harness.plan import mixed_units, plan_trials, split_done
+    from harness.plan import mixed_units, plan_trials, public_override, split_done
     from harness.sweep import run_sweep
     from results.report import write_report
     from results.store import Store
@@ -48,8 +49,8 @@ def run(options: argparse.Namespace) -> int:
     for line in mixed_units(trials):
         print(line, file=sys.stderr)
     result = run_sweep(trials, store, jobs=options.jobs, retry_failed=options.retry_failed)
-    words = ["relduel", "sweep", options.name, *(_public(override) for override in options.overrides)]
-    html = write_report(store, command=" ".join(words))
+    words = ["relduel", "sweep", options.name, *map(public_override, options.overrides)]
+    html = write_report(store, command=shlex.join(words))
     gates = {trial.parity_key for trial in trials if trial.parity_key and not trial.skip}
     red = [key for key in gates if not (store.read_parity(key) or {"ok": False})["ok"]]
     document: dict[str, Any] = {
@@ -90,9 +91,3 @@ def _print_plan(options: argparse.Namespace, trials: list[Any], done: set[str]) 
     else:
         columns = ["trial_id", "dataset", "task", "model", "backend", "seed", "state"]
         print_table("plan", columns, [[str(row[column]) for column in columns] for row in rows])
-
-
-def _public(override: str) -> str:
-    """Return the override as a stranger would type it: without this machine's folder."""
-    word = "dataset.path=FOLDER" if override.startswith("dataset.path=") else override
-    return f"'{word}'" if set(word) & set(" ()[]{}'\"*") else word

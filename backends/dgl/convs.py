@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,8 +17,7 @@ class NativeConv(nn.Module):
 
     def __init__(self, spec: ModelSpec, schema: GraphSchema) -> None:
         super().__init__()
-        import_dgl()
-        layers = importlib.import_module("dgl.nn.pytorch")
+        layers = import_dgl().nn.pytorch
         self.num_types = len(schema.tables)
         self.hetero = layers.HeteroGraphConv(
             {relation: _relation(layers, spec) for _, relation, _ in native_relations(schema)}, aggregate="sum"

@@ -21,12 +21,13 @@ import torch
 
 @functools.cache
 def import_dgl() -> Any:
-    """Import and return the module ``dgl``, without GraphBolt where that has no library for this torch."""
+    """Import ``dgl`` and its torch layers and return the former, without GraphBolt where that has no library here."""
     # Without a choice, DGL's first import writes a configuration file into the home directory.
     os.environ.setdefault("DGLBACKEND", "pytorch")
     if not has_graphbolt_library():
         sys.modules.setdefault("dgl.graphbolt", types.ModuleType("dgl.graphbolt"))
-    return importlib.import_module("dgl")
+    importlib.import_module("dgl.nn.pytorch")
+    return sys.modules["dgl"]
 
 
 def has_graphbolt_library() -> bool:

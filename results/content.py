@@ -19,7 +19,7 @@ from results.listings import ID_DIGITS, parity_table, phase_tables, trials_table
 from results.plots import plot_convergence, plot_memory, plot_step_time
 from results.record import TrialRecord
 from results.store import Problem
-from results.tables import backends_in, costs_table, other_scores_table, scores_table
+from results.tables import backends_in, baselines_table, costs_table, other_scores_table, scores_table
 from results.text import backend_name, plain
 
 #: Stands beside every ratio of step times from separate processes.
@@ -100,10 +100,11 @@ def _headline(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapp
             *_memory_reasons(records),
         ),
     )
-    other = other_scores_table(trials, records)
+    other, baselines = other_scores_table(trials, records), baselines_table(trials, records)
     return (
         scores_table(trials, records, parity),
         fairness_points(records),
+        *([baselines] if baselines else []),
         costs_table(trials),
         *([other] if other else []),
         notes,

@@ -100,6 +100,7 @@ def _describe_machine(environment: Mapping[str, Any], records: Sequence[TrialRec
     return (
         f"Both on torch {_with_year('torch', versions.get('torch'))}, {threads} thread{'' if threads == '1' else 's'}, "
         f"device {plain(environment.get('device', 'unknown'), 40)}, "
+        f"{' and '.join(sorted({plain(record.setting('measure.dtype', 'dtype unknown'), 20) for record in records}))}, "
         f"{plain(environment.get('cpu') or 'processor unknown', 80)} "
         f"({plain(environment.get('cores', '?'), 8)} cores usable). {_noise(records)}"
     )

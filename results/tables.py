@@ -20,6 +20,8 @@ from results.listings import make_table
 from results.record import TrialRecord
 from results.text import MISSING, backend_name, difference, direction, plain, significant
 
+#: The baseline that no model can beat, where a data set has one: its planted truth.
+CEILING: Final = "planted truth"
 _MEBIBYTE: Final = 2**20
 _ARROWS: Final = {"higher is better": "\N{NO-BREAK SPACE}↑", "lower is better": "\N{NO-BREAK SPACE}↓", "": ""}
 
@@ -49,14 +51,34 @@ def scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: M
                 _mean_difference(own_pairs),
                 _cell_parity(members, parity),
                 step_time_ratio(own_pairs, parity),
-                _baseline_scores([baselines[trial] for trial in members["trial_id"]], first["metric"]),
+                _best_baseline(baselines[members["trial_id"].iloc[0]], first["metric"]),
             )
         )
     titles = ["Task", "Model", "Metric", *map(backend_name, backends)]
-    titles += ["DGL - PyG", "Parity", "Step time DGL / PyG (descriptive)", "Baselines"]
+    titles += ["DGL - PyG", "Parity", "Step time DGL / PyG (descriptive)", "Best baseline"]
     return make_table(
         "Test score at the best validation point", titles, rows, text=("Task", "Model", "Metric", *titles[-3:])
     )
+
+
+def baselines_table(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Table | None:
+    """Return the test score of every baseline by task, the ceiling last; None where no trial has any."""
+    found: dict[tuple[str, str], Mapping[str, Mapping[str, float]]] = {}
+    for trial, record in zip(trials.to_dict("records"), records, strict=True):
+        if record.baselines and trial["metric"]:
+            found.setdefault((f"{trial['dataset']} / {trial['task']}", trial["metric"]), record.baselines)
+    present = dict.fromkeys(name for baselines in found.values() for name in baselines)
+    names = sorted(present, key=lambda name: name == CEILING)
+    rows = [
+        (
+            task,
+            plain(metric, 40) + _ARROWS[direction(metric)],
+            *(significant(baselines.get(name, {}).get(metric), 4) for name in names),
+        )
+        for (task, metric), baselines in found.items()
+    ]
+    titles = ["Task", "Metric", *(plain(name, 40).replace("_", " ") for name in names)]
+    return make_table("Baselines: test score without a graph", titles, rows, text=titles[:2]) if rows else None
 
 
 def step_time_ratio(pairs: pd.DataFrame, parity: Mapping[str, Parity]) -> str:
@@ -154,17 +176,13 @@ def _mean_difference(pairs: pd.DataFrame) -> str:
     return f"{difference(float(values.mean()))}{error} (n={len(values)})"
 
 
-def _baseline_scores(candidates: Iterable[Mapping[str, Mapping[str, float]]], metric: str) -> str:
-    """Name each baseline with its test score; the trials of a cell share them, so the first that has any."""
-    for baselines in candidates:
-        named = [
-            f"{plain(predictor, 40).replace('_', ' ')} {significant(scores[metric], 4)}"
-            for predictor, scores in baselines.items()
-            if metric in scores
-        ]
-        if named:
-            return "; ".join(named)
-    return MISSING
+def _best_baseline(baselines: Mapping[str, Mapping[str, float]], metric: str) -> str:
+    """Name the baseline with the best test score; the ceiling is none."""
+    scores = {name: its[metric] for name, its in baselines.items() if metric in its and name != CEILING}
+    if not scores:
+        return MISSING
+    best = (max if direction(metric) == "higher is better" else min)(scores, key=lambda name: scores[name])
+    return f"{significant(scores[best], 4)} ({plain(best, 40).replace('_', ' ')})"
 
 
 def _cell_parity(members: pd.DataFrame, parity: Mapping[str, Parity]) -> str:

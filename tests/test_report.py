@@ -6,6 +6,7 @@ import getpass
 import math
 import re
 import socket
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from results.plots import label, plot_convergence, plot_memory, plot_step_time, 
 from results.record import CurvePoint, TrialRecord
 from results.report import escape_markdown, write_report
 from results.store import Store
-from results.tables import scores_table
+from results.tables import baselines_table, scores_table
 
 ROOT = Path(__file__).parents[1]
 EVIL = "<img src=x onerror=alert(1)>|`$x$`"
@@ -171,10 +172,23 @@ def test_headline_numbers() -> None:
     assert row["PyG"] == f"0.8100 ± {error:.4f} (n=3)"
     assert row["DGL"] == f"0.8200 ± {error:.4f} (n=3)"
     assert row["DGL - PyG"].startswith("+0.01 ")
-    assert row["Baselines"] == "entity mean 0.4467"
+    assert row["Best baseline"] == "0.4467 (entity mean)"
     assert row["Metric"] == "roc_auc\N{NO-BREAK SPACE}↑"
     assert row["Parity"] == "green"
     assert row[RATIO] == "1.50 (n=3)"
+
+
+@pytest.mark.parametrize(("metric", "best"), [("roc_auc", "0.7000 (table)"), ("nmae", "0.5000 (zero)")])
+def test_best_baseline_follows_the_metric_and_is_never_the_ceiling(metric: str, best: str) -> None:
+    """Up for AUROC, down for NMAE; the planted truth stands last in its own table and is no baseline."""
+    baselines = {"planted truth": {metric: 0.9 if metric == "roc_auc" else 0.1}, "zero": {metric: 0.5}}
+    baselines["table"] = {metric: 0.7}
+    record = make_record("pyg", baselines=baselines)
+    record = replace(record, config={**record.config, "task": {"name": "t", "metric": metric}})
+    assert scores([record])["Best baseline"] == best
+    table = baselines_table(trials_frame([record]), [record])
+    assert table is not None
+    assert [column.title for column in table.columns][-1] == "planted truth"
 
 
 def test_markdown_and_html_carry_the_same_tables(tmp_path: Path) -> None:

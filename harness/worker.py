@@ -80,7 +80,15 @@ def _run_gate(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[
     return {
         "status": "ok",
         "rows": {
-            name: [{**dataclasses.asdict(row), "max_rel_diff": _finite(row.max_rel_diff), "ok": row.ok} for row in its]
+            name: [
+                {
+                    **dataclasses.asdict(row),
+                    "max_rel_diff": _finite(row.max_rel_diff),
+                    "tolerance": _finite(row.tolerance),
+                    "ok": row.ok,
+                }
+                for row in its
+            ]
             for name, its in rows.items()
         },
     }
@@ -130,7 +138,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no infinity: an infinite difference (NaN or zero against something) is null."""
+    """JSON has no infinity: an infinite difference (NaN, or zero against something) or floor is null."""
     return value if value < float("inf") else None
 
 

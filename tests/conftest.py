@@ -37,6 +37,12 @@ def shadowed_packages(root: Path) -> dict[str, Path | None]:
     return {name: place for name, place in places.items() if place != root / name / "__init__.py"}
 
 
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let relduel and its children generate the shop into a folder of this test run, not into the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture(scope="session")
 def rel_f1() -> Path:
     """Return the folder of RelBench's Formula 1 database, which lies beside the checkout."""

@@ -1,7 +1,6 @@
 """The verbs that read: ls, show, data describe, plot and completion."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,14 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness import cli, launch
+from harness import cli
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Generate the shop into a folder of this test run; keep numba's compiled kernels where they are."""
-    monkeypatch.setenv("NUMBA_CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR") or str(launch.user_cache() / "numba"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:

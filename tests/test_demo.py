@@ -1,32 +1,22 @@
 """The demo at full size: both libraries learn what no single table shows, and stay below the planted truth."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from small_shop import relduel
 
-from harness.launch import user_cache
 from results.store import Store
 from tasks.baselines import ENTITY_TABLE, PLANTED
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_both_libraries_beat_the_entity_table_by_far(tmp_path: Path) -> None:
     """Churn: .2 AUROC above gradient boosting on the customers; spend: .05 NMAE below; neither above the truth."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(user_cache() / "numba")}
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", "sweep", "demo", "--store", str(tmp_path), "--json"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-    )
+    done = relduel("sweep", "demo", "--store", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr
     records = {
         (record.setting("task.name"), record.setting("backend.name")): record for record in Store(tmp_path).records()[0]

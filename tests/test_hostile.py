@@ -3,17 +3,15 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from relbench_folder import TASK, Folder
+from small_shop import MODEL, relduel
 
 from results.store import Store
 
-ROOT = Path(__file__).parents[1]
 EVIL = "<img src=x onerror=document.title='owned'>"
-SMALL = ["train.epochs=1", "model.channels=8", "model.encoder_layers=1", "sampler.fanout=[4,2]"]
 
 
 def evil_folder(path: Path) -> Path:
@@ -29,11 +27,6 @@ def evil_folder(path: Path) -> Path:
     folder.write(path)
     (path / "tasks" / TASK).rename(path / "tasks" / EVIL)
     return path
-
-
-def relduel(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "harness.cli", *arguments], capture_output=True, text=True, cwd=ROOT)
 
 
 def dom(page: Path, profile: Path) -> str:
@@ -52,7 +45,7 @@ def test_hostile_names_run_and_stay_inert(tmp_path: Path) -> None:
     """Both libraries train on it, parity is green, and the report shows the names as text in a real browser."""
     folder = evil_folder(tmp_path / "data")
     store = ["--store", str(tmp_path / "store")]
-    chosen = ["dataset=folder", f"dataset.path='{folder}'", f'task="{EVIL}"', *SMALL, *store]
+    chosen = ["dataset=folder", f"dataset.path='{folder}'", f'task="{EVIL}"', *MODEL, *store]
     parity = relduel("parity", *chosen, "--json")
     assert parity.returncode == 0, parity.stderr + parity.stdout
     for library in ("pyg", "dgl"):

@@ -1,55 +1,21 @@
 """Things that go wrong for real: NaN, hangs, kills at any moment, two sweeps at once, a full disk, no library."""
 
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from small_shop import SMALL, finish, planned, start
 
 from harness import cli, launch, sweep
-from harness.compose import expand
-from harness.plan import PlannedTrial, plan_trials
 from results.store import Store
 
-SMALL = ["dataset.scale=0.1", "train.epochs=1", "model.channels=8", "model.encoder_layers=1", "sampler.fanout=[4,2]"]
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Generate the shop into a folder of this test run; keep numba's compiled kernels where they are."""
-    monkeypatch.setenv("NUMBA_CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR") or str(launch.user_cache() / "numba"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Wait for a process: exit code, stdout, stderr."""
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
-
-
-def planned(*overrides: str) -> list[PlannedTrial]:
-    """Plan the small shop's churn task."""
-    return plan_trials(expand([*SMALL, *overrides]))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_nan_and_hang_are_records_and_the_next_trial_is_unaffected(tmp_path: Path) -> None:
@@ -102,12 +68,12 @@ def test_two_sweeps_into_one_store_at_once_share_the_work(tmp_path: Path) -> Non
     arguments = ["sweep", "demo", "task=customer-churn", *SMALL, "--store", str(tmp_path), "--json"]
     both = [start(*arguments), start(*arguments)]
     ends = [finish(process) for process in both]
-    assert [end[0] for end in ends] == [0, 0], ends
+    assert [end.returncode for end in ends] == [0, 0], ends
     records, problems = Store(tmp_path).records()
     assert (len(records), problems) == (2, [])
     logs = [Store(tmp_path).log_path(record.trial_id).read_text() for record in records]
     assert all("Error" not in log for log in logs)
-    assert all(json.loads(end[1])["planned"] == 2 for end in ends)
+    assert all(json.loads(end.stdout)["planned"] == 2 for end in ends)
 
 
 def test_a_held_trial_is_not_run_by_another(tmp_path: Path) -> None:
@@ -156,14 +122,14 @@ def test_with_one_library_hidden_everything_else_runs(hidden: str, missing: str,
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(HIDE.format(hidden=hidden))
     arguments = ["sweep", "demo", "task=customer-churn", *SMALL, "--store", str(tmp_path / "store"), "--json"]
-    code, out, err = finish(start(*arguments, PYTHONPATH=str(tmp_path / "site")))
-    assert code == 0, err
+    done = finish(start(*arguments, PYTHONPATH=str(tmp_path / "site")))
+    assert done.returncode == 0, done.stderr
     by_backend = {record.setting("backend.name"): record for record in Store(tmp_path / "store").records()[0]}
     assert by_backend[missing].status == "skipped"
     assert f"{hidden} is not installed" in str(by_backend[missing].reason)
     assert by_backend[present].status == "ok"
     assert Store(tmp_path / "store").read_parity(str(by_backend[present].parity_key))["ok"]  # type: ignore[index]
-    report = Path(json.loads(out)["report"]).with_suffix(".md").read_text()
+    report = Path(json.loads(done.stdout)["report"]).with_suffix(".md").read_text()
     assert "is not installed" in report
 
 
@@ -193,9 +159,9 @@ def test_kills_at_random_moments_lose_no_record(tmp_path: Path) -> None:
             path = tmp_path / "trials" / record.trial_id / "result.json"
             assert seen.setdefault(record.trial_id, path.read_bytes()) == path.read_bytes()
         assert seen.keys() == {record.trial_id for record in records}
-    code, _, err = finish(start(*arguments))
+    last = finish(start(*arguments))
     records, problems = store.records()
-    assert (len(records), problems) == (8, []), err
+    assert (len(records), problems) == (8, []), last.stderr
     assert {record.status for record in records} <= {"ok", "error"}
     assert all(record.reason == "killed by SIGKILL" for record in records if record.status == "error")
-    assert code == (1 if any(record.status == "error" for record in records) else 0)
+    assert last.returncode == (1 if any(record.status == "error" for record in records) else 0)

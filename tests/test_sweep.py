@@ -1,7 +1,6 @@
 """A plan run for real, by the command line, on a small shop: resume after a kill, exit codes, JSON, skips, failures."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,33 +10,13 @@ from typing import Any
 
 import psutil
 import pytest
+from small_shop import ROOT, SMALL, planned, relduel
 
-from harness import cli, launch, sweep
-from harness.compose import expand
-from harness.plan import PlannedTrial, missing_gates, plan_trials
+from harness import cli, sweep
+from harness.plan import missing_gates
 from results.store import Store
 
-SMALL = ["dataset.scale=0.1", "train.epochs=1", "model.channels=8", "model.encoder_layers=1", "sampler.fanout=[4,2]"]
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Generate the shop into a folder of this test run; keep numba's compiled kernels where they are."""
-    monkeypatch.setenv("NUMBA_CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR") or str(launch.user_cache() / "numba"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-def relduel(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "harness.cli", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=timeout
-    )
-
-
-def planned(*overrides: str) -> list[PlannedTrial]:
-    """Plan the small shop's churn task."""
-    return plan_trials(expand([*SMALL, *overrides]))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_sweep_killed_and_started_again_runs_what_is_missing(tmp_path: Path) -> None:
@@ -153,7 +132,7 @@ def test_failure_is_a_record_and_exit_code_1(tmp_path: Path, monkeypatch: pytest
 def test_red_gate_is_exit_code_1_and_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gate whose rows fail is stored as not ok, and `parity` says so by its exit code."""
     row = {"family": "sage", "backend": "pyg", "dtype": "float64", "quantity": "output", "conv": "native"}
-    row |= {"max_rel_diff": 0.1, "tolerance": 1e-9, "ok": False}  # type: ignore[dict-item]
+    row |= {"aggregation": "mean", "max_rel_diff": 0.1, "tolerance": 1e-9, "ok": False}  # type: ignore[dict-item]
     answer_of(monkeypatch, {"status": "ok", "rows": {"pyg": [row]}})
     assert cli.main(["parity", "backend=pyg", *SMALL, "--store", str(tmp_path)]) == 1
     (answer,) = Store(tmp_path).parity().values()

@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Prove that PyG and DGL compute the same function on a relational database, then race them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
     top.add_argument(
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=command.__doc__,
         epilog=command.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
     command.add_arguments(parser)

@@ -176,6 +176,7 @@ def test_cuda_without_a_device_is_a_skip(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["sweep", "dmeo"], "did you mean 'demo'"),
+        (["sweep"], "allowed are demo, rel-f1"),
         (["run", "task=customer-chrun"], "did you mean 'customer-churn'"),
         (["run", "dataset=folder", "dataset.path=nowhere"], "no such folder"),
         (["run", "backend=pyg,dgl"], "use relduel sweep"),

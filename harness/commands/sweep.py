@@ -21,7 +21,7 @@ Stopped by Ctrl-C or killed, the same command goes on with what is missing.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sweep's name, overrides, the store and how to run."""
-    parser.add_argument("name", metavar="NAME", help="a sweep: see 'relduel ls sweeps'")
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="a sweep: see 'relduel ls sweeps'")
     add_overrides(parser)
     add_store(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")

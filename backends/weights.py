@@ -23,7 +23,8 @@ def canonical_weights(spec: ModelSpec, schema: GraphSchema, *, seed: int, num_ou
     Every module with parameters of its own is reset under a generator seeded by ``seed`` and the module's name, so each
     layer keeps the initialisation of its kind.
     """
-    with torch.random.fork_rng(devices=[]):
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # manual_seed seeds these too
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         model = RelationalModel(load_backend("reference"), spec, schema, num_outputs)
         for name, module in model.named_modules():

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from backends.csr import check_split_sees_neighbours
 from backends.registry import unavailable
@@ -50,12 +50,11 @@ class PlannedTrial:
 
     @property
     def parity_key(self) -> str | None:
-        """Return the name of the gate's answer: model, sampler, device, backend, versions, data and code."""
+        """Return the name of the gate's answer: what it depends on, backend, versions, data and code."""
         if self.config.backend == "reference":
             return None
         data = self.config.to_dict()
-        gate = {key: data[key] for key in ("backend", "model", "sampler", "task")}
-        identity = [gate, self.config.measure.device, self.data_fingerprint, code_version(), _versions()]
+        identity = [*gate_settings(self.config), data["backend"], self.data_fingerprint, code_version(), _versions()]
         return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     @property
@@ -100,7 +99,12 @@ def plan_trials(composed: Sequence[Composed]) -> list[PlannedTrial]:
             data_fingerprint=fingerprint,
             skip=unavailable(config.backend),
         )
-        planned.setdefault(trial.trial_id, trial)
+        other = planned.setdefault(trial.trial_id, trial)
+        if other.config != config:
+            raise ValueError(
+                f"{' '.join(item.overrides)}: differs from another trial in path, threads or timeout alone, so it is the "
+                "same trial; allowed is one of them"
+            )
     return _interleave(list(planned.values()))
 
 
@@ -123,9 +127,33 @@ def split_done(trials: Sequence[PlannedTrial], store: Store) -> tuple[list[Plann
 
 def missing_gates(trials: Sequence[PlannedTrial], store: Store) -> list[list[PlannedTrial]]:
     """Group the trials whose gate has no answer yet."""
-    return group_gates(
-        [trial for trial in trials if trial.parity_key is None or store.read_parity(trial.parity_key) is None]
-    )
+    return group_gates([trial for trial in trials if gate_answer(trial, store) is None])
+
+
+def gate_answer(trial: PlannedTrial, store: Store) -> dict[str, Any] | None:
+    """Return what the gate said of a trial's backend; None if it never did, crashed, or cannot be read any more."""
+    if trial.parity_key is None:
+        return None
+    try:
+        parity = store.read_parity(trial.parity_key)
+    except ValueError:
+        return None
+    return parity if parity is not None and parity["rows"] else None
+
+
+def gate_settings(config: TrialConfig) -> list[Any]:
+    """Return the settings that a gate's answer depends on, apart from the backend."""
+    data = config.to_dict()
+    depth = config.dataset.self_depth
+    return [
+        data["task"],
+        data["model"],
+        data["sampler"],
+        config.measure.device,
+        depth,
+        config.train.lr,
+        config.train.weight_decay,
+    ]
 
 
 def group_gates(trials: Sequence[PlannedTrial]) -> list[list[PlannedTrial]]:
@@ -134,11 +162,7 @@ def group_gates(trials: Sequence[PlannedTrial]) -> list[list[PlannedTrial]]:
     for trial in trials:
         if trial.parity_key is None or trial.skip is not None:
             continue
-        data = trial.config.to_dict()
-        group = json.dumps(
-            [data[key] for key in ("dataset", "task", "model", "sampler")] + [trial.config.measure.device],
-            sort_keys=True,
-        )
+        group = json.dumps([*gate_settings(trial.config), str(trial.folder)], sort_keys=True)
         groups.setdefault(group, {}).setdefault(trial.config.backend, trial)
     return [list(group.values()) for group in groups.values()]
 

@@ -31,8 +31,7 @@ class ProgressView:
             disable=not self._live,
         )
         self._total = max(total_weight, 1e-9)
-        self._parts: dict[str, float] = {}
-        self._rows: dict[str, TaskID] = {}
+        self._parts: dict[TaskID, float] = {}
         self._lock = threading.Lock()
         self._start = time.monotonic()
         self._all: TaskID | None = None
@@ -47,25 +46,26 @@ class ProgressView:
     ) -> None:
         self._progress.stop()
 
-    def begin(self, job: str) -> None:
-        """Show a job as running."""
+    def begin(self, label: str) -> TaskID:
+        """Show a job as running and return the handle by which it is known; labels may repeat."""
         with self._lock:
+            job = self._progress.add_task(label, total=1.0, left="")
             self._parts[job] = 0.0
-            self._rows[job] = self._progress.add_task(job, total=1.0, left="")
+        return job
 
-    def advance(self, job: str, weight: float, fraction: float) -> None:
+    def advance(self, job: TaskID, weight: float, fraction: float) -> None:
         """Say that a job of this weight is done up to ``fraction`` (0 to 1)."""
         with self._lock:
             self._parts[job] = weight * fraction
-            self._progress.update(self._rows[job], completed=fraction)
+            self._progress.update(job, completed=fraction)
             assert self._all is not None
             self._progress.update(self._all, completed=sum(self._parts.values()), left=self._left())
 
-    def end(self, job: str, weight: float, line: str) -> None:
+    def end(self, job: TaskID, weight: float, line: str) -> None:
         """Say that a job has ended, with one line about how."""
         self.advance(job, weight, 1.0)
         with self._lock:
-            self._progress.remove_task(self._rows.pop(job))
+            self._progress.remove_task(job)
             left = self._left()
         self._console.print(
             f"{line}{f' · {left}' if left and not self._live else ''}", highlight=False, markup=False, soft_wrap=True

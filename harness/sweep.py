@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
+from rich.progress import TaskID
+
 from harness.config import code_version
 from harness.launch import JobStoppedError, default_threads, run_job
-from harness.plan import PlannedTrial, missing_gates, split_done
+from harness.plan import PlannedTrial, gate_answer, missing_gates, split_done
 from harness.progress import ProgressView
 from results.environment import collect_environment, environment_id
 from results.record import CurvePoint, TrialRecord
@@ -53,19 +55,24 @@ def run_sweep(
     KeyboardInterrupt kills the running children, whose trials stay missing, and is raised again.
     """
     if retry_failed:
-        for trial in split_done(trials, store)[1]:
-            if store.read(trial.trial_id).status != "ok":
-                store.retire(trial.trial_id)
+        _retire_failures(trials, store)
     waiting, done = split_done(trials, store)
     groups = missing_gates(trials, store) if gates else []
     stop = threading.Event()
     with ProgressView(len(waiting) + GATE_WEIGHT * len(groups), quiet=quiet) as view:
-        work: list[Callable[[], None]] = [partial(run_gate_job, group, store, view, stop) for group in groups]
-        work += [partial(_run_trial, trial, store, view, stop) for trial in waiting]
-        _run_all(work, jobs, stop)
+        _run_all([partial(run_gate_job, group, store, view, stop) for group in groups], jobs, stop)
+        _run_all([partial(_run_trial, trial, store, view, stop) for trial in waiting], jobs, stop)
     records = [store.read(trial.trial_id) for trial in trials]
     failed = sum(record.status not in {"ok", "skipped"} for record in records)
     return SweepResult(planned=len(trials), ran=len(waiting), done_before=len(done), failed=failed)
+
+
+def _retire_failures(trials: Sequence[PlannedTrial], store: Store) -> None:
+    """Make room for another run of what did not end ok, unless another process runs it just now."""
+    for trial in split_done(trials, store)[1]:
+        with store.claim(trial.trial_id) as ours:
+            if ours and store.has(trial.trial_id) and store.read(trial.trial_id).status != "ok":
+                store.retire(trial.trial_id)
 
 
 def run_gate_job(group: Sequence[PlannedTrial], store: Store, view: ProgressView, stop: threading.Event) -> None:
@@ -73,7 +80,7 @@ def run_gate_job(group: Sequence[PlannedTrial], store: Store, view: ProgressView
     first = group[0]
     backends = [trial.config.backend for trial in group]
     label = f"parity · {first.config.task} · {first.config.model.family} · {', '.join(backends)}"
-    view.begin(label)
+    job = view.begin(label)
     log = store.folder / "parity" / f"{first.parity_key}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     answer = run_job(
@@ -81,16 +88,21 @@ def run_gate_job(group: Sequence[PlannedTrial], store: Store, view: ProgressView
         threads=first.config.measure.threads or default_threads(),
         timeout_s=first.config.measure.timeout_s,
         log=log,
-        on_progress=lambda done, total: view.advance(label, GATE_WEIGHT, done / total),
+        on_progress=lambda done, total: view.advance(job, GATE_WEIGHT, done / total),
         stop=stop,
     )
+    if "rows" not in answer and len(group) > 1:
+        view.end(job, 0.0, f"{label}: no answer{_because(answer)}; each backend on its own")
+        for trial in group:  # one library's failure says nothing of the other
+            run_gate_job([trial], store, view, stop)
+        return
     for trial in group:
         assert trial.parity_key is not None
         rows = answer.get("rows", {}).get(trial.config.backend, [])
         parity = {
             "key": trial.parity_key,
             "ok": bool(rows) and all(row["ok"] for row in rows),
-            "reason": answer.get("reason"),
+            "reason": redact(answer["reason"]) if answer.get("reason") else None,
             "rows": rows,
             "backend": trial.config.backend,
             "dataset": trial.config.dataset.name,
@@ -99,29 +111,30 @@ def run_gate_job(group: Sequence[PlannedTrial], store: Store, view: ProgressView
             "code_version": code_version(),
         }
         store.write_parity(trial.parity_key, parity)
-    green = all(row["ok"] for rows in answer.get("rows", {}).values() for row in rows) and answer["status"] == "ok"
-    view.end(label, GATE_WEIGHT, f"{label}: {'green' if green else 'RED'}{_because(answer)}")
+    rows = [row for its in answer.get("rows", {}).values() for row in its]
+    verdict = "no answer" if not rows else "green" if all(row["ok"] for row in rows) else "RED"
+    view.end(job, GATE_WEIGHT, f"{label}: {verdict}{_because(answer)}")
 
 
 def _run_trial(trial: PlannedTrial, store: Store, view: ProgressView, stop: threading.Event) -> None:
     """Run a trial unless another process runs it or has: then wait for its record."""
-    view.begin(trial.label)
+    job = view.begin(trial.label)
     while not store.has(trial.trial_id):
         with store.claim(trial.trial_id) as ours:
             if ours and not store.has(trial.trial_id):
-                _measure(trial, store, view, stop)
+                _measure(trial, store, view, job, stop)
                 return
         if stop.wait(_CLAIM_POLL_S):
             raise JobStoppedError
-    view.end(trial.label, 1.0, f"{trial.label}: recorded by another process")
+    view.end(job, 1.0, f"{trial.label}: recorded by another process")
 
 
-def _measure(trial: PlannedTrial, store: Store, view: ProgressView, stop: threading.Event) -> None:
-    record = run_one(trial, store, lambda done, total: view.advance(trial.label, 1.0, done / total), stop)
+def _measure(trial: PlannedTrial, store: Store, view: ProgressView, job: TaskID, stop: threading.Event) -> None:
+    record = run_one(trial, store, lambda done, total: view.advance(job, 1.0, done / total), stop)
     score = record.metrics.get("test", {}).get(trial.metric)
     shown = f" · test {trial.metric} {score:.4f}" if score is not None else ""
     because = f" · {record.reason}" if record.reason else ""
-    view.end(trial.label, 1.0, f"{trial.label}: {record.status}{shown}{because}")
+    view.end(job, 1.0, f"{trial.label}: {record.status}{shown}{because}")
 
 
 def run_one(
@@ -159,7 +172,7 @@ def run_one(
         for name in ("phases", "steps", "memory", "metrics", "baselines", "predictions_hash")
         if name in answer
     }
-    parity = store.read_parity(trial.parity_key) if trial.parity_key else None
+    parity = gate_answer(trial, store)
     record = TrialRecord(
         trial_id=trial.trial_id,
         config_id=trial.config.config_id,
@@ -191,9 +204,10 @@ def _run_all(work: Sequence[Callable[[], None]], jobs: int, stop: threading.Even
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
-        finally:
+        except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _because(answer: dict[str, Any]) -> str:

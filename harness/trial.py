@@ -47,6 +47,8 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     sampler = TemporalSampler(task.graph, config.sampler, config.seed)
     for split in SPLITS:
         check_split_sees_neighbours(sampler, task.split[split], split)
+    phases.enter("baselines")
+    baselines = baseline_scores(task, folder)
     phases.enter("compile_graph")
     graph = backend.compile_graph(task.graph, device)
     phases.enter("build_model")
@@ -76,7 +78,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         "memory": phases.memory(),
         "curve": history.curve,
         "metrics": history.metrics,
-        "baselines": baseline_scores(task, folder),
+        "baselines": baselines,
         "predictions_hash": hashlib.blake2b(
             np.ascontiguousarray(history.predictions).tobytes(), digest_size=8
         ).hexdigest(),

@@ -1,8 +1,8 @@
 """The child: one job from a file, in a fresh process with its own threads and environment.
 
 ``python -P -m harness.worker JOB`` reads the JSON file JOB, does what its ``kind`` says, and writes the answer to the
-job's ``answer`` path (atomically). Progress goes as JSON lines to the file descriptor ``progress``; when nobody reads
-it any more, the parent is gone and the child stops.
+job's ``answer`` path (atomically). Progress goes as JSON lines to the file descriptor ``progress``. When the parent
+dies, however it dies, so does the child.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -21,10 +22,14 @@ from typing import Any
 from harness.config import TrialConfig
 
 _PROGRESS_EVERY_S = 0.1
+#: How allocators that raise no error of their own say that memory is exhausted: torch's on the CPU, CUDA through DGL.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA: out of memory", "CUDA out of memory")
+_PR_SET_PDEATHSIG = 1
 
 
 def main(job_path: str) -> int:
     """Run the job; exit status 0 if an answer was written, whatever it says."""
+    _end_with_parent()
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     import torch
 
@@ -50,10 +55,11 @@ def _run_trial(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict
     from results.environment import collect_environment
 
     config = TrialConfig.from_dict(job["config"])
-    before = collect_environment(threads=job["threads"], device=job["device"], backends={})
+    device = _device_name(job["device"])
+    before = collect_environment(threads=job["threads"], device=device, backends={})
     fields = run_trial(config, Path(job["folder"]), on_step)
     described = {config.backend: load_backend(config.backend).describe()}
-    after = collect_environment(threads=job["threads"], device=job["device"], backends=described)
+    after = collect_environment(threads=job["threads"], device=device, backends=described)
     # The load that counts is the one the trial started under; what it caused itself is no noise.
     environment = {**after, "load": before["load"], "noisy": before["noisy"]}
     return {"status": "ok", "environment": environment, **fields}
@@ -103,6 +109,23 @@ def _run_doctor(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dic
 _KINDS = {"trial": _run_trial, "parity": _run_gate, "doctor": _run_doctor}
 
 
+def _device_name(device: str) -> str:
+    """Name the device so that two kinds of GPU are never taken for one machine: model and CUDA version."""
+    import torch
+
+    if device == "cpu" or not torch.cuda.is_available():
+        return device
+    return f"{device} ({torch.cuda.get_device_name()}, CUDA {torch.version.cuda})"
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies; elsewhere the broken progress pipe ends it, later."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _reporter(descriptor: int | None) -> Callable[[int, int], None]:
     """Return a function that sends (done, total) to the parent, at most ten times a second."""
     last = 0.0
@@ -128,7 +151,7 @@ def _status_of(error: Exception) -> str:
 
     if isinstance(error, DivergedError):
         return "diverged"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY):
         return "oom"
     return "skipped" if isinstance(error, UnavailableError) else "error"
 

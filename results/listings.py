@@ -21,6 +21,7 @@ _PHASE_ORDER: Final = (
     "import_library",
     "load",
     "fit",
+    "baselines",
     "compile_graph",
     "build_model",
     "first_step",

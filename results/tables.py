@@ -51,7 +51,7 @@ def scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: M
                 _mean_difference(own_pairs),
                 _cell_parity(members, parity),
                 step_time_ratio(own_pairs, parity),
-                _best_baseline(baselines[members["trial_id"].iloc[0]], first["metric"]),
+                _best_baseline(next(filter(None, map(baselines.get, members["trial_id"])), {}), first["metric"]),
             )
         )
     titles = ["Task", "Model", "Metric", *map(backend_name, backends)]
@@ -63,10 +63,11 @@ def scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: M
 
 def baselines_table(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Table | None:
     """Return the test score of every baseline by task, the ceiling last; None where no trial has any."""
-    found: dict[tuple[str, str], Mapping[str, Mapping[str, float]]] = {}
+    found: dict[tuple[str, str, str], Mapping[str, Mapping[str, float]]] = {}
     for trial, record in zip(trials.to_dict("records"), records, strict=True):
         if record.baselines and trial["metric"]:
-            found.setdefault((f"{trial['dataset']} / {trial['task']}", trial["metric"]), record.baselines)
+            key = (f"{trial['dataset']} / {trial['task']}", trial["metric"], record.data_fingerprint)
+            found.setdefault(key, record.baselines)
     present = dict.fromkeys(name for baselines in found.values() for name in baselines)
     names = sorted(present, key=lambda name: name == CEILING)
     rows = [
@@ -75,7 +76,7 @@ def baselines_table(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Tab
             plain(metric, 40) + _ARROWS[direction(metric)],
             *(significant(baselines.get(name, {}).get(metric), 4) for name in names),
         )
-        for (task, metric), baselines in found.items()
+        for (task, metric, _), baselines in found.items()
     ]
     titles = ["Task", "Metric", *(plain(name, 40).replace("_", " ") for name in names)]
     return make_table("Baselines: test score without a graph", titles, rows, text=titles[:2]) if rows else None

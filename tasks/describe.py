@@ -1,6 +1,7 @@
 """A database in figures: columns, keys, null shares, degrees, times, and its entity-relationship diagram.
 
-Guarantees: counts are of the uncut files, every key is checked on the way, and nothing is fitted. It prints nothing.
+Guarantees: nothing is cut at the test time, every key is checked on the way, and nothing is fitted. Rows with a null
+time, which no task can see, count in ``rows`` and ``null_times`` and nowhere else. It prints nothing.
 """
 
 from __future__ import annotations
@@ -90,10 +91,10 @@ def _key(table: str, column: str, target: str, rows: Int64Array, num_targets: in
         "target": target,
         "cardinality": cardinality(rows),
         "null_share": float((rows == NO_ROW).mean()) if len(rows) else 0.0,
-        "degree_mean": float(degree.mean()),
-        "degree_median": float(np.median(degree)),
-        "degree_max": int(degree.max()),
-        "unreferenced_share": float((degree == 0).mean()),
+        "degree_mean": float(degree.mean()) if num_targets else 0.0,
+        "degree_median": float(np.median(degree)) if num_targets else 0.0,
+        "degree_max": int(degree.max(initial=0)),
+        "unreferenced_share": float((degree == 0).mean()) if num_targets else 0.0,
     }
 
 

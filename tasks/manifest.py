@@ -32,7 +32,7 @@ def read_dataset_manifest(folder: Path) -> DatasetManifest:
     path = folder / "manifest.yaml"
     if not path.is_file():
         raise ValueError(f"{folder} is no RelBench v3 folder: it has no manifest.yaml")
-    data = _read_yaml(path)
+    data = read_yaml(path)
     for key in _DATASET_TEXT:
         if key not in data:
             raise ValueError(f"{path.name}: key {key!r} is missing")
@@ -78,7 +78,7 @@ def read_task_manifest(folder: Path, name: str, manifest: DatasetManifest) -> Ta
     if name not in known:
         raise ValueError(f"task {name!r}: {manifest.name} has no such task; {did_you_mean(name, known)}")
     place = f"tasks/{name}/manifest.yaml"
-    data = _read_yaml(folder / "tasks" / name / "manifest.yaml")
+    data = read_yaml(folder / "tasks" / name / "manifest.yaml")
     for key in ("name", "kind", "task_type"):
         if not isinstance(data.get(key), str):
             raise ValueError(f"{place}: {key} is {shown(data.get(key))}; allowed is a text")
@@ -215,7 +215,8 @@ def _check_table(folder: Path, manifest: DatasetManifest, name: str) -> None:
             raise ValueError(f"table {name!r}: foreign key {column!r} points to {target!r}, which has no primary key")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a file of plain YAML that holds a mapping; ValueError for tags, damage or anything else."""
     place = _short(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -172,6 +172,35 @@ def test_cuda_without_a_device_is_a_skip(tmp_path: Path) -> None:
     assert "no CUDA device" in record["reason"]
 
 
+def test_trials_that_differ_in_the_environment_alone_are_refused() -> None:
+    """Two thread counts are one trial: a plan that asks for both says so, and loses neither in silence."""
+    with pytest.raises(ValueError, match="threads or timeout alone"):
+        planned("measure.threads=1,2")
+
+
+def test_gate_without_an_answer_runs_again_and_one_library_s_crash_spares_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gate child that dies is tried a backend at a time; what still has no answer is missing, not red for ever."""
+    row = {"family": "sage", "dtype": "float64", "quantity": "output", "conv": "native", "aggregation": "mean"}
+    row |= {"max_rel_diff": 0.0, "tolerance": 1e-9, "ok": True}  # type: ignore[dict-item]
+
+    def answer(job: dict[str, Any], **options: Any) -> dict[str, Any]:
+        if job["kind"] == "trial":
+            return {"status": "ok"}
+        if "dgl" in job["backends"]:
+            return {"status": "error", "reason": "killed by SIGSEGV"}
+        return {"status": "ok", "rows": {name: [{**row, "backend": name}] for name in job["backends"]}}
+
+    monkeypatch.setattr(sweep, "run_job", answer)
+    trials, store = planned("backend=pyg,dgl"), Store(tmp_path)
+    sweep.run_sweep(trials, store)
+    by_backend = {record.setting("backend.name"): record for record in store.records()[0]}
+    assert by_backend["pyg"].parity == {"ok": True}
+    assert by_backend["dgl"].parity == {}
+    assert [[trial.config.backend for trial in group] for group in missing_gates(trials, store)] == [["dgl"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

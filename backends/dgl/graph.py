@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from backends.base import native_relations, node_name
-from backends.dgl.library import import_dgl
+from backends.dgl.library import check_device, import_dgl
 from backends.readback import spec_from_tensors
 from backends.subgraph import Subgraph
 from backends.tensors import to_tensor
@@ -16,7 +16,11 @@ from tasks.graph import BLOCKS, GraphSchema, GraphSpec, RelationKey
 
 
 def compile_graph(spec: GraphSpec, device: torch.device) -> Any:
-    """Build a heterograph: feature blocks and ``time`` as node data; edges keep the order of the spec."""
+    """Build a heterograph: feature blocks and ``time`` as node data; edges keep the order of the spec.
+
+    Raises UnavailableError where this DGL was built without the device.
+    """
+    check_device(device)
     graph = import_dgl().heterograph(
         {
             relation.key: (to_tensor(relation.src_index, device), to_tensor(relation.dst_index, device))

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from backends.registry import UnavailableError
+
 
 @functools.cache
 def import_dgl() -> Any:
@@ -28,6 +30,20 @@ def import_dgl() -> Any:
         sys.modules.setdefault("dgl.graphbolt", types.ModuleType("dgl.graphbolt"))
     importlib.import_module("dgl.nn.pytorch")
     return sys.modules["dgl"]
+
+
+def check_device(device: torch.device) -> None:
+    """Raise UnavailableError where this DGL cannot put a graph on the device, as the package index's build cannot."""
+    if device.type == "cpu":
+        return
+    dgl = import_dgl()
+    try:
+        dgl.graph(([0], [0]), device=device)
+    except dgl.DGLError as error:
+        raise UnavailableError(
+            f"this DGL {dgl.__version__} was built without {device.type} ({' '.join(str(error).split())[:120]}); "
+            "install a CUDA build from DGL's own wheel page"
+        ) from error
 
 
 def has_graphbolt_library() -> bool:

@@ -38,16 +38,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _tasks(options: argparse.Namespace) -> list[dict[str, Any]]:
-    import yaml
-
     from harness.compose import compose_dataset
     from harness.dataset import dataset_folder
-    from tasks.manifest import task_names
+    from tasks.manifest import read_dataset_manifest, read_yaml, task_names
 
     folder = dataset_folder(compose_dataset(options.overrides))
+    read_dataset_manifest(folder)
     rows = []
     for name in task_names(folder):
-        data = yaml.safe_load((folder / "tasks" / name / "manifest.yaml").read_text(encoding="utf-8"))
+        data = read_yaml(folder / "tasks" / name / "manifest.yaml")
         rows.append(
             {
                 "name": name,

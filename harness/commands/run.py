@@ -18,9 +18,10 @@ A trial that the store already holds is not run again: its record is printed.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add overrides and the store."""
+    """Add overrides, the store, and whether to try again."""
     add_overrides(parser)
     add_store(parser)
+    parser.add_argument("--retry-failed", action="store_true", help="run again a trial whose record is not ok")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
 
     store = Store(options.store)
     trials = plan_trials([compose_trial(options.overrides)])
-    result = run_sweep(trials, store, gates=False)
+    result = run_sweep(trials, store, gates=False, retry_failed=options.retry_failed)
     record = store.read(trials[0].trial_id)
     if options.json:
         print_json(json.loads(record.to_json()))

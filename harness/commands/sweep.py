@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plan, run what is missing, write the report; return 1 if a trial did not end ok or a gate is red."""
     from harness.compose import expand, read_sweep
-    from harness.plan import mixed_units, plan_trials, public_override, split_done
+    from harness.plan import gate_answer, mixed_units, plan_trials, public_override, split_done
     from harness.sweep import run_sweep
     from results.report import write_report
     from results.store import Store
@@ -51,8 +51,8 @@ def run(options: argparse.Namespace) -> int:
     result = run_sweep(trials, store, jobs=options.jobs, retry_failed=options.retry_failed)
     words = ["relduel", "sweep", options.name, *map(public_override, options.overrides)]
     html = write_report(store, command=shlex.join(words))
-    gates = {trial.parity_key for trial in trials if trial.parity_key and not trial.skip}
-    red = [key for key in gates if not (store.read_parity(key) or {"ok": False})["ok"]]
+    ended_ok = [trial for trial in trials if store.read(trial.trial_id).status == "ok" and trial.parity_key]
+    red = {trial.parity_key for trial in ended_ok if not (gate_answer(trial, store) or {"ok": False})["ok"]}
     document: dict[str, Any] = {
         "planned": result.planned,
         "ran": result.ran,

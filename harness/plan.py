@@ -102,8 +102,8 @@ def plan_trials(composed: Sequence[Composed]) -> list[PlannedTrial]:
         other = planned.setdefault(trial.trial_id, trial)
         if other.config != config:
             raise ValueError(
-                f"{' '.join(item.overrides)}: differs from another trial in path, threads or timeout alone, so it is the "
-                "same trial; allowed is one of them"
+                f"{' '.join(item.overrides)}: differs from another trial in path, threads or timeout alone, so it is "
+                "the same trial; allowed is one of them"
             )
     return _interleave(list(planned.values()))
 

@@ -7,18 +7,6 @@ from backends.dgl.convs import conv, parameter_map
 from backends.dgl.graph import compile_batch, compile_graph, features, read_batch, read_graph
 from backends.dgl.library import graphbolt_mode, has_tensor_adapter, import_dgl
 
-__all__ = [
-    "compile_batch",
-    "compile_graph",
-    "conv",
-    "describe",
-    "features",
-    "name",
-    "parameter_map",
-    "read_batch",
-    "read_graph",
-]
-
 name = "dgl"
 import_dgl()  # as the other backends' modules import their library: its cost is the import's, not the first batch's
 

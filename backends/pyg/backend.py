@@ -7,18 +7,6 @@ from typing import Any
 from backends.pyg.convs import conv, parameter_map
 from backends.pyg.graph import compile_batch, compile_graph, features, read_batch, read_graph
 
-__all__ = [
-    "compile_batch",
-    "compile_graph",
-    "conv",
-    "describe",
-    "features",
-    "name",
-    "parameter_map",
-    "read_batch",
-    "read_graph",
-]
-
 name = "pyg"
 
 

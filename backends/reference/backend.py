@@ -6,18 +6,6 @@ from typing import Any
 from backends.reference.convs import conv, parameter_map
 from backends.reference.graph import compile_batch, compile_graph, features, read_batch, read_graph
 
-__all__ = [
-    "compile_batch",
-    "compile_graph",
-    "conv",
-    "describe",
-    "features",
-    "name",
-    "parameter_map",
-    "read_batch",
-    "read_graph",
-]
-
 name = "reference"
 
 

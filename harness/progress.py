@@ -15,12 +15,12 @@ class ProgressView:
     """A context manager over jobs of known weight; safe to call from several threads.
 
     On a terminal one bar shows all of the plan and one line each job that runs. Elsewhere each job prints a line when
-    it ends. ``quiet`` shows nothing.
+    it ends.
     """
 
-    def __init__(self, total_weight: float, *, quiet: bool = False) -> None:
-        self._console = Console(file=sys.stderr, quiet=quiet)
-        self._live = self._console.is_terminal and not quiet
+    def __init__(self, total_weight: float) -> None:
+        self._console = Console(file=sys.stderr)
+        self._live = self._console.is_terminal
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -47,7 +47,6 @@ def run_sweep(
     jobs: int = 1,
     gates: bool = True,
     retry_failed: bool = False,
-    quiet: bool = False,
 ) -> SweepResult:
     """Run what is missing of a plan, ``jobs`` processes at a time, and return the counts.
 
@@ -59,7 +58,7 @@ def run_sweep(
     waiting, done = split_done(trials, store)
     groups = missing_gates(trials, store) if gates else []
     stop = threading.Event()
-    with ProgressView(len(waiting) + GATE_WEIGHT * len(groups), quiet=quiet) as view:
+    with ProgressView(len(waiting) + GATE_WEIGHT * len(groups)) as view:
         _run_all([partial(run_gate_job, group, store, view, stop) for group in groups], jobs, stop)
         _run_all([partial(_run_trial, trial, store, view, stop) for trial in waiting], jobs, stop)
     records = [store.read(trial.trial_id) for trial in trials]

@@ -1,34 +1,72 @@
 """The contract between relduel and a graph library. Read this file first.
 
-A backend turns the graph spec into its library's native graph, a sampled subgraph into a native batch, and a model spec
-into native convolutions whose weights it can map to canonical names. It has no step, loss or optimiser: every library
-here is PyTorch, so those exist once, in ``harness/train.py``; encoders, norms and head exist once, in ``model.py``.
+A backend turns the graph spec into its library's native graph and a sampled subgraph into native topologies, one a
+layer, and offers its operators. The layers themselves are written by family (``backends/families``), each library's own
+beside the one definition. A backend has no step, loss or optimiser: every library here is PyTorch, so those exist once,
+in ``harness/train.py``; encoders, norms and head exist once, in ``model.py``.
 
 To add a backend: write a package whose ``__init__`` has ``unavailable()`` and whose module ``backend`` has the names of
-``Backend``, and name it in ``registry.BACKENDS``. The parity gate then tells whether it computes the same function.
+``Backend``, and name it in ``registry.BACKENDS``. With its operators, the primitive form of every family runs; for the
+native form, put its layers into the families. The parity gate then tells whether it computes the same function.
 """
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from backends.operators import Operators
 from backends.registry import BACKENDS, UnavailableError, unavailable
-from backends.spec import ModelSpec
-from backends.subgraph import Subgraph
+from backends.spec import Layout
+from backends.subgraph import LayerView, Subgraph, layer_views
 from tasks.graph import GraphSchema, GraphSpec, RelationKey
+
+_Derived = TypeVar("_Derived")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NativeName:
-    """Where a canonical parameter lives in a native module; ``transposed`` if it is stored the other way round."""
+class Topology:
+    """What one layer sees of a batch: the library's own graph, and how many nodes of each type go in and come out.
+
+    The nodes that come out, ``num_dst`` of each type, are the first of the ``num_src`` that go in. Without blocks every
+    layer of a batch shares one topology and both counts are all nodes.
+    """
+
+    graph: Any
+    num_src: tuple[int, ...]
+    num_dst: tuple[int, ...]
+    derived: dict[str, Any] = field(default_factory=dict)
+
+    def derive(self, name: str, make: Callable[[], _Derived]) -> _Derived:
+        """Return what ``make`` gives, made once a topology: another form of the graph, or degrees."""
+        if name not in self.derived:
+            self.derived[name] = make()
+        value: _Derived = self.derived[name]
+        return value
+
+
+#: Gives the operators of a library on a topology.
+OperatorsOf = Callable[[Topology], Operators]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a canonical parameter, or a part of one, lives in a native module.
+
+    ``view`` turns the native parameter called ``name`` into a view of the canonical shape: a transpose or a slice.
+    """
 
     name: str
-    transposed: bool = False
+    view: Callable[[Tensor], Tensor] = lambda parameter: parameter
+
+
+#: Canonical name to its place; several places are stacked along a new first axis; none at all only in a stock layer.
+ParameterMap = dict[str, Place | tuple[Place, ...]]
 
 
 class Backend(Protocol):
@@ -37,7 +75,7 @@ class Backend(Protocol):
     name: str
 
     def describe(self) -> dict[str, Any]:
-        """Return version, storage form, and which fast paths are off: what the fairness line of a report says."""
+        """Return the version, and which modes and fast paths are off: what the fairness line of a report says."""
 
     def compile_graph(self, spec: GraphSpec, device: torch.device) -> Any:
         """Build the native whole graph; node data hold the feature blocks by their names in ``TableFeatures``."""
@@ -48,20 +86,19 @@ class Backend(Protocol):
     def features(self, graph: Any, table: str) -> dict[str, Tensor]:
         """Return the feature blocks of one node type, as stored in the native graph."""
 
-    def compile_batch(self, subgraph: Subgraph, schema: GraphSchema, device: torch.device) -> Any:
-        """Build the native batch: topology only, types and relations named by ``node_name`` and ``relation_name``."""
+    def compile_batch(
+        self, subgraph: Subgraph, schema: GraphSchema, device: torch.device, layout: Layout
+    ) -> tuple[Topology, ...]:
+        """Build the native topology of each layer, types and relations named by ``node_name`` and ``relation_name``.
 
-    def read_batch(self, batch: Any, schema: GraphSchema) -> dict[RelationKey, tuple[Tensor, Tensor]]:
-        """Read a native batch back: relation key to (src, dst), i64[e] each."""
-
-    def conv(self, spec: ModelSpec, schema: GraphSchema) -> nn.Module:
-        """Build one native layer: ``forward(native batch, [x_NC per node type]) -> [y_NC or None per node type]``.
-
-        None marks a type that no relation points to.
+        The layout says in which storage form; with its ``blocks`` each layer sees only what the seeds still need.
         """
 
-    def parameter_map(self, spec: ModelSpec, schema: GraphSchema) -> dict[str, NativeName]:
-        """Map each canonical parameter of one layer (``reference/convs.py`` names them) to its native place."""
+    def read_batch(self, topology: Topology, schema: GraphSchema) -> dict[RelationKey, tuple[Tensor, Tensor]]:
+        """Read a topology back: relation key to (src, dst), i64[e] each."""
+
+    def operators(self, topology: Topology) -> Operators:
+        """Return the library's operators on a topology."""
 
 
 def load_backend(name: str) -> Backend:
@@ -89,3 +126,24 @@ def native_relations(schema: GraphSchema) -> list[tuple[str, str, str]]:
     return [
         (position[src], relation_name(index), position[dst]) for index, (src, _, dst) in enumerate(schema.relations)
     ]
+
+
+def relation_ends(schema: GraphSchema) -> list[tuple[int, int]]:
+    """Return the positions of the source and the destination type of every relation, in spec order."""
+    position = {name: index for index, name in enumerate(schema.node_types)}
+    return [(position[src], position[dst]) for src, _, dst in schema.relations]
+
+
+def layer_topologies(subgraph: Subgraph, layout: Layout, build: Callable[[LayerView], Any]) -> tuple[Topology, ...]:
+    """Return the topology of each layer with the graphs that ``build`` makes: one for all layers, or one a layer."""
+    views = layer_views(subgraph, blocks=layout.blocks)
+    own = [
+        Topology(graph=build(view), num_src=view.num_src, num_dst=view.num_dst)
+        for view in (views if layout.blocks else views[:1])
+    ]
+    return tuple(own if layout.blocks else own * len(views))
+
+
+def position(name: str) -> int:
+    """Return the index that ``node_name`` or ``relation_name`` made a name of."""
+    return int(name[1:])

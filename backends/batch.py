@@ -13,7 +13,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from backends.base import Backend
+from backends.base import Backend, Topology
+from backends.spec import Layout
 from backends.subgraph import Subgraph
 from backends.tensors import to_tensor
 from tasks.graph import GraphSchema
@@ -41,9 +42,12 @@ class TableInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """B seeds with their neighbourhood: ``tables`` in schema order, ``target`` [B] in the dtype of the model."""
+    """B seeds with their neighbourhood: what each layer sees, ``tables`` in schema order, ``target`` [B].
 
-    native: Any
+    Tables and targets are in the dtype of the model.
+    """
+
+    layers: tuple[Topology, ...]
     tables: tuple[TableInput, ...]
     seed_type: int
     num_seeds: int
@@ -58,6 +62,7 @@ def build_batch(
     subgraph: Subgraph,
     target: Tensor,
     *,
+    layout: Layout,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Batch:
@@ -83,7 +88,7 @@ def build_batch(
             )
         )
     return Batch(
-        native=backend.compile_batch(subgraph, schema, device),
+        layers=backend.compile_batch(subgraph, schema, device, layout),
         tables=tuple(tables),
         seed_type=schema.node_types.index(subgraph.seed_type),
         num_seeds=subgraph.num_seeds,

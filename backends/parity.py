@@ -14,10 +14,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from backends.base import NativeName
+from backends.base import Place
 from backends.batch import Batch
 from backends.model import RelationalModel
-from backends.spec import ModelSpec
+from backends.spec import BackendSpec, ModelSpec
 from backends.weights import read_canonical
 
 #: The bar of one forward and backward pass, relative, by dtype.
@@ -30,6 +30,7 @@ class ParityRow:
 
     family: str
     backend: str
+    storage: str
     dtype: str
     quantity: str
     max_rel_diff: float
@@ -52,7 +53,7 @@ class Pass:
     weight_grad: dict[str, Tensor]
 
 
-def run_pass(model: RelationalModel, batch: Batch, names: Mapping[str, NativeName], *, seed: int = 0) -> Pass:
+def run_pass(model: RelationalModel, batch: Batch, places: Mapping[str, tuple[Place, ...]], *, seed: int = 0) -> Pass:
     """Run the model forward and backward on a batch, with a fixed random cotangent [B, O] on the output.
 
     Input gradients are those of the encoded nodes: what the convolutions get.
@@ -69,7 +70,7 @@ def run_pass(model: RelationalModel, batch: Batch, names: Mapping[str, NativeNam
     return Pass(
         output={"seeds": output.detach()},
         input_grad={str(index): torch.zeros_like(x) if x.grad is None else x.grad for index, x in enumerate(encoded)},
-        weight_grad=read_canonical(model, dict(names), grad=True),
+        weight_grad=read_canonical(model, dict(places), grad=True),
     )
 
 
@@ -83,12 +84,15 @@ def max_rel_diff(reference: Mapping[str, Tensor], other: Mapping[str, Tensor]) -
     return max((_rel_diff(name, reference[name], other[name]) for name in reference), default=0.0)
 
 
-def compare_passes(spec: ModelSpec, backend: str, dtype: torch.dtype, reference: Pass, other: Pass) -> list[ParityRow]:
+def compare_passes(
+    spec: ModelSpec, backend: BackendSpec, dtype: torch.dtype, reference: Pass, other: Pass
+) -> list[ParityRow]:
     """Return the rows ``output``, ``input_grad`` and ``weight_grad``."""
     return [
         ParityRow(
             family=spec.family,
-            backend=backend,
+            backend=backend.name,
+            storage=backend.storage or "",
             dtype=str(dtype).removeprefix("torch."),
             quantity=quantity,
             max_rel_diff=max_rel_diff(getattr(reference, quantity), getattr(other, quantity)),

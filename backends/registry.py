@@ -17,6 +17,13 @@ BACKENDS: Final[dict[str, str]] = {
     "dgl": "backends.dgl",
 }
 
+#: Name to the forms in which its batches may store edges, the library's usual one first.
+STORAGES: Final[dict[str, tuple[str, ...]]] = {
+    "reference": ("edges",),
+    "pyg": ("coo", "sorted", "csr"),
+    "dgl": ("auto", "coo", "csc"),
+}
+
 
 class UnavailableError(RuntimeError):
     """A library or device is not here; the message says which, why, and what helps."""

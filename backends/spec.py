@@ -9,32 +9,109 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-FAMILIES: Final = ("sage",)
-AGGREGATIONS: Final = ("mean", "sum")
+from backends.families import OPTIONS, find_family
+from backends.registry import BACKENDS, STORAGES
+from tasks.names import did_you_mean
+
+AGGREGATIONS: Final = ("mean", "sum", "max")
+CONVS: Final = ("native", "primitive", "stock")
+NORMS: Final = ("post", "pre", "none")
+INNER: Final = ("sage", "gat")
 STRATEGIES: Final = ("uniform", "last", "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    """A backend by name, with the form in which it stores the edges of a batch, and the integers of its node ids.
+
+    ``storage`` null is the library's usual form, the first that ``registry.STORAGES`` allows.
+    """
+
+    name: str
+    storage: str | None = None
+    ids: Literal["int64", "int32"] = "int64"
+
+    def __post_init__(self) -> None:
+        if self.name not in BACKENDS:
+            raise ValueError(f"backend={self.name!r}: {did_you_mean(self.name, BACKENDS)}")
+        allowed = STORAGES[self.name]
+        if self.storage is None:
+            object.__setattr__(self, "storage", allowed[0])
+        elif self.storage not in allowed:
+            raise ValueError(
+                f"backend.storage={self.storage!r} with backend {self.name}: allowed are {', '.join(allowed)}"
+            )
+        _one_of("backend.ids", self.ids, ("int64", "int32"))
+        if self.ids != "int64" and self.name != "dgl":
+            raise ValueError(f"backend.ids={self.ids!r} with backend {self.name}: only dgl knows other ids than int64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The form of a batch: storage and ids, and whether each layer sees only what the seeds still need (``blocks``)."""
+
+    storage: str
+    ids: str = "int64"
+    blocks: bool = False
+
+    @staticmethod
+    def of(backend: BackendSpec, *, blocks: bool = False) -> Layout:
+        """Return the layout that a backend's spec and the sampler's ``blocks`` ask for."""
+        assert backend.storage is not None
+        return Layout(storage=backend.storage, ids=backend.ids, blocks=blocks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A relational GNN: ``layers`` convolutions of ``channels`` width over encoded rows."""
+    """A relational GNN: ``layers`` convolutions of ``channels`` width over encoded rows.
+
+    ``conv`` is ``native`` (the library's own layer, completed where it lacks a part of the function), ``primitive``
+    (one definition over the library's operators) or ``stock`` (the library's layer as it is, where that is another
+    function). ``norm`` is a layer norm for each node type, after or before the convolution; ``residual`` adds a layer's
+    input to its output. ``aggregation``, ``heads``, ``bases`` (rgcn; null: a full matrix a relation) and ``inner``
+    (homogeneous: the layer on the folded graph) are read by the families that say so.
+    """
 
     family: str = "sage"
     channels: int = 64
     layers: int = 2
+    heads: int = 4
     aggregation: str = "mean"
+    bases: int | None = None
+    inner: str = "sage"
+    residual: bool = False
+    norm: str = "post"
     encoder_layers: int = 2
     dropout: float = 0.0
-    conv: Literal["native"] = "native"
+    conv: str = "native"
 
     def __post_init__(self) -> None:
-        _one_of("model.family", self.family, FAMILIES)
-        _one_of("model.aggregation", self.aggregation, AGGREGATIONS)
-        _one_of("model.conv", self.conv, ("native",))
-        _at_least("model.channels", self.channels, 1)
-        _at_least("model.layers", self.layers, 1)
+        family = find_family(self.family)
+        for place, value, allowed in (
+            ("aggregation", self.aggregation, AGGREGATIONS),
+            ("inner", self.inner, INNER),
+            ("norm", self.norm, NORMS),
+            ("conv", self.conv, CONVS),
+        ):
+            _one_of(f"model.{place}", value, allowed)
+        for place, count in (("channels", self.channels), ("layers", self.layers), ("heads", self.heads)):
+            _at_least(f"model.{place}", count, 1)
         _at_least("model.encoder_layers", self.encoder_layers, 1)
+        _at_least("model.bases", 1 if self.bases is None else self.bases, 1)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout!r}: allowed is 0 <= dropout < 1")
+        for name in OPTIONS:
+            value, default = getattr(self, name), ModelSpec.__dataclass_fields__[name].default
+            if name not in family.options and value != default:
+                raise ValueError(
+                    f"model.{name}={value!r}: family {self.family} does not read it; allowed is {default!r}"
+                )
+        if "heads" in family.options and self.channels % self.heads:
+            raise ValueError(f"model.heads={self.heads!r}: allowed is a divisor of model.channels={self.channels}")
+        if self.conv == "stock" and not family.stock:
+            raise ValueError(
+                f"model.conv='stock': every library's own {self.family} layer is the function; allowed is native"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +120,13 @@ class SamplerSpec:
 
     ``strategy``: ``uniform`` draws without replacement, ``last`` takes the most recent, ``full`` takes all whatever
     ``fanout`` says (whose length still gives the hops). ``time_rule`` "at_or_before" admits a row whose time equals
-    the seed's; "before" does not.
+    the seed's; "before" does not. With ``blocks`` each layer computes only what the seeds still need of it.
     """
 
     fanout: tuple[int, ...] = (16, 8)
     strategy: str = "uniform"
     time_rule: Literal["at_or_before", "before"] = "at_or_before"
+    blocks: bool = False
 
     def __post_init__(self) -> None:
         _one_of("sampler.strategy", self.strategy, STRATEGIES)

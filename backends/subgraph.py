@@ -57,3 +57,34 @@ class Subgraph:
     def num_edges(self) -> int:
         """Count the edges of all relations."""
         return sum(len(edge_set.src) for edge_set in self.edges.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerView:
+    """The part of a subgraph that one layer sees.
+
+    Of each type the first ``num_src`` nodes, of each relation the first ``num_edges`` edges; the layer computes the
+    first ``num_dst`` nodes of each type.
+    """
+
+    num_src: tuple[int, ...]
+    num_dst: tuple[int, ...]
+    num_edges: tuple[int, ...]
+
+
+def layer_views(subgraph: Subgraph, *, blocks: bool) -> list[LayerView]:
+    """Return what each layer sees, first layer first, types and relations in the order of the schema.
+
+    One layer a hop. With ``blocks``, layer l of L (from 0) reads the nodes of hops 0..L - l along the edges of hops
+    1..L - l and computes those of hops 0..L - l - 1; without, each sees and computes everything.
+    """
+    nodes, edges = subgraph.nodes.values(), subgraph.edges.values()
+    hops = len(next(iter(nodes)).num_per_hop) - 1
+    return [
+        LayerView(
+            num_src=tuple(sum(its.num_per_hop[: last + 1]) for its in nodes),
+            num_dst=tuple(sum(its.num_per_hop[: last if blocks else last + 1]) for its in nodes),
+            num_edges=tuple(sum(its.num_per_hop[:last]) for its in edges),
+        )
+        for last in (range(hops, 0, -1) if blocks else [hops] * hops)
+    ]

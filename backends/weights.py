@@ -11,8 +11,9 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from backends.base import Backend, NativeName, load_backend
-from backends.model import RelationalModel
+from backends.base import Backend, Place, load_backend
+from backends.families import find_family
+from backends.model import RelationalModel, is_defined_here
 from backends.spec import ModelSpec
 from tasks.graph import GraphSchema
 
@@ -35,50 +36,71 @@ def canonical_weights(spec: ModelSpec, schema: GraphSchema, *, seed: int, num_ou
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def native_names(backend: Backend, spec: ModelSpec, schema: GraphSchema) -> dict[str, NativeName]:
-    """Map every canonical name to its place in the model of a backend, convolutions through its parameter map."""
+def native_places(backend: Backend, spec: ModelSpec, schema: GraphSchema) -> dict[str, tuple[Place, ...]]:
+    """Map every canonical name to its places in the model of a backend, convolutions through the family's map."""
     reference = RelationalModel(load_backend("reference"), spec, schema)
-    layer_map = backend.parameter_map(spec, schema)
-    names = {}
+    shared = is_defined_here(backend, spec)
+    layer_map = {} if shared else find_family(spec.family).module(backend.name).parameter_map(spec, schema)
+    places = {}
     for canonical, _ in reference.named_parameters():
         stem, _, rest = canonical.partition(".")
-        if stem == "convs":
+        if stem == "convs" and not shared:
             layer, _, parameter = rest.partition(".")
-            native = layer_map[parameter]
-            names[canonical] = NativeName(name=f"convs.{layer}.{native.name}", transposed=native.transposed)
+            its = layer_map[parameter]
+            places[canonical] = tuple(
+                Place(name=f"convs.{layer}.{place.name}", view=place.view)
+                for place in (its if isinstance(its, tuple) else (its,))
+            )
         else:
-            names[canonical] = NativeName(name=canonical)
-    return names
+            places[canonical] = (Place(name=canonical),)
+    return places
 
 
-def load_canonical(model: nn.Module, weights: dict[str, Tensor], names: dict[str, NativeName]) -> None:
-    """Copy canonical weights into a native model; ValueError if any parameter on either side is left out."""
+def load_canonical(
+    model: nn.Module, weights: dict[str, Tensor], places: dict[str, tuple[Place, ...]], *, complete: bool = True
+) -> None:
+    """Copy canonical weights into a native model.
+
+    ValueError if an entry of any parameter, on either side, is left out or named twice; with ``complete`` false (a
+    stock layer, which is another function) entries may be left out.
+    """
     parameters = dict(model.named_parameters())
-    targets = {native.name for native in names.values()}
-    if weights.keys() != names.keys() or parameters.keys() != targets:
-        raise ValueError(
-            f"the parameter map leaves out {sorted(weights.keys() ^ names.keys())} (canonical) and "
-            f"{sorted(parameters.keys() ^ targets)} (native); allowed is a map of all parameters"
-        )
+    covered = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    if weights.keys() != places.keys():
+        raise ValueError(f"the parameter map leaves out {sorted(weights.keys() ^ places.keys())} (canonical)")
+    if complete and not all(places.values()):
+        raise ValueError(f"no place for {sorted(name for name, its in places.items() if not its)} (canonical)")
     with torch.no_grad():
-        for canonical, native in names.items():
-            value = weights[canonical].T if native.transposed else weights[canonical]
-            if parameters[native.name].shape != value.shape:
-                raise ValueError(
-                    f"{canonical} has shape {tuple(value.shape)}, {native.name} has "
-                    f"{tuple(parameters[native.name].shape)}"
-                )
-            parameters[native.name].copy_(value)
+        for canonical, its in places.items():
+            value = weights[canonical]
+            for place, part in zip(its, value if len(its) > 1 else (value,), strict=True):
+                if place.name not in parameters:
+                    raise ValueError(f"{canonical} has its place in {place.name!r}, which the native model lacks")
+                target = place.view(parameters[place.name])
+                if target.shape != part.shape:
+                    raise ValueError(f"{canonical} has shape {tuple(part.shape)}, {place.name} {tuple(target.shape)}")
+                target.copy_(part)
+                place.view(covered[place.name]).add_(1)
+    for name, count in covered.items():
+        if bool((count > 1).any()) or (complete and bool((count < 1).any())):
+            raise ValueError(f"the parameter map leaves out, or names twice, entries of {name} (native)")
 
 
-def read_canonical(model: nn.Module, names: dict[str, NativeName], *, grad: bool = False) -> dict[str, Tensor]:
-    """Return the weights of a native model, or their gradients (zero where there is none), by canonical name."""
+def read_canonical(model: nn.Module, places: dict[str, tuple[Place, ...]], *, grad: bool = False) -> dict[str, Tensor]:
+    """Return the weights of a native model, or their gradients (zero where there is none), by canonical name.
+
+    A canonical parameter that has no place in a stock layer is left out.
+    """
     parameters = dict(model.named_parameters())
     out = {}
-    for canonical, native in names.items():
-        parameter = parameters[native.name]
-        value = (parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)) if grad else parameter
-        out[canonical] = (value.T if native.transposed else value).detach().clone()
+    for canonical, its in places.items():
+        parts = []
+        for place in its:
+            parameter = parameters[place.name]
+            value = parameter.grad if grad else parameter
+            parts.append(place.view(torch.zeros_like(parameter) if value is None else value))
+        if parts:
+            out[canonical] = (torch.stack(parts) if len(parts) > 1 else parts[0]).detach().clone()
     return out
 
 
@@ -95,5 +117,5 @@ def build_model(
     """Build a model with the canonical weights of a seed."""
     model = RelationalModel(backend, spec, schema, num_outputs).to(device=device, dtype=dtype)
     weights = canonical_weights(spec, schema, seed=seed, num_outputs=num_outputs)
-    load_canonical(model, weights, native_names(backend, spec, schema))
+    load_canonical(model, weights, native_places(backend, spec, schema), complete=spec.conv != "stock")
     return model

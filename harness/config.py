@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from backends.registry import BACKENDS
-from backends.spec import ModelSpec, SamplerSpec
+from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from tasks.names import did_you_mean
 
 DTYPES: Final = ("float32", "float64")
@@ -92,7 +91,7 @@ class MeasureConfig:
 class TrialConfig:
     """Everything that a trial needs to know."""
 
-    backend: str
+    backend: BackendSpec
     dataset: DatasetConfig
     task: str
     model: ModelSpec
@@ -102,18 +101,21 @@ class TrialConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise ValueError(f"backend={self.backend!r}: {did_you_mean(self.backend, BACKENDS)}")
         if len(self.sampler.fanout) != self.model.layers:
             raise ValueError(
                 f"sampler.fanout={list(self.sampler.fanout)} has {len(self.sampler.fanout)} hops; allowed is one a "
                 f"layer, and model.layers={self.model.layers}"
             )
 
+    @property
+    def layout(self) -> Layout:
+        """Return the form in which the backend gets its batches."""
+        return Layout.of(self.backend, blocks=self.sampler.blocks)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the config as composed: nested plain values, backend and task as groups with a name."""
+        """Return the config as composed: nested plain values, the task as a group with a name."""
         data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        data["backend"], data["task"] = {"name": self.backend}, {"name": self.task}
+        data["task"] = {"name": self.task}
         return data
 
     def to_public_dict(self) -> dict[str, Any]:
@@ -131,7 +133,7 @@ class TrialConfig:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise ValueError(f"seed={seed!r}: allowed is a whole number, 0 or more")
         return TrialConfig(
-            backend=_name(data, "backend"),
+            backend=_build(BackendSpec, data, "backend"),
             dataset=_build(DatasetConfig, data, "dataset"),
             task=_name(data, "task"),
             model=_build(ModelSpec, data, "model"),
@@ -224,7 +226,9 @@ def _typed(value: Any, kind: str, place: str) -> Any:
         return float(value)
     if "int" in allowed and isinstance(value, int) and not isinstance(value, bool):
         return value
+    if "bool" in allowed and isinstance(value, bool):
+        return value
     if ("str" in allowed or kind.startswith("Literal")) and isinstance(value, str):
         return value
-    words = {"int": "a whole number", "float": "a number", "str": "a text", "None": "null"}
+    words = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "None": "null"}
     raise ValueError(f"{place}={value!r}: allowed is {' or '.join(words.get(item, 'a text') for item in allowed)}")

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backends.base import Backend, load_backend
+from backends.base import Place, load_backend
 from backends.batch import Batch, build_batch
 from backends.model import RelationalModel
 from backends.parity import TOLERANCE, ParityRow, Pass, compare_passes, max_rel_diff, run_pass
 from backends.sampler import TemporalSampler
-from backends.spec import ModelSpec, SamplerSpec
+from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from backends.subgraph import EdgeSet, Subgraph
 from backends.tensors import to_tensor
-from backends.weights import build_model, native_names, read_canonical
+from backends.weights import build_model, native_places, read_canonical
 from harness.config import TrainConfig
 from harness.seeding import shuffled_rows
 from harness.train import make_optimizer, objective_of, train_step
@@ -44,6 +44,7 @@ MAX_PERMUTATIONS: Final = 8
 #: What no floor can raise the bar above. Weights have none: a bias whose gradient is rounding alone moves by whole Adam
 #: steps, in one direction or the other, and its own largest entry is no measure of that.
 CEILING: Final[dict[str, float]] = {"losses": 0.05, "outputs": 0.05, "weights": math.inf}
+REFERENCE: Final = BackendSpec(name="reference")
 DTYPES: Final = (torch.float64, torch.float32)
 
 
@@ -68,28 +69,35 @@ def run_gate(
     model: ModelSpec,
     sampler: SamplerSpec,
     train: TrainConfig,
-    backends: Sequence[str],
+    backends: Sequence[BackendSpec],
     *,
     seed: int,
     device: torch.device,
     on_step: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, list[ParityRow]]:
-    """Hold each backend against the reference on real batches of a task; return its rows by backend.
+) -> list[list[ParityRow]]:
+    """Hold each backend against the reference on real batches of a task; return the rows of each.
 
     ``on_step(done, total)`` counts the backends done, by dtype.
     """
     subgraphs = sample_batches(task, sampler, seed)
-    rows: dict[str, list[ParityRow]] = {name: [] for name in backends}
+    rows: list[list[ParityRow]] = [[] for _ in backends]
     total, done = len(DTYPES) * (1 + len(backends)), 0
     for dtype in DTYPES:
-        arena = Arena(task=task, model=model, train=train, subgraphs=subgraphs, seed=seed, device=device, dtype=dtype)
-        reference = load_backend("reference")
-        first, trace = arena.single_pass(reference), arena.run(reference)
+        arena = Arena(
+            task=task,
+            model=model,
+            train=train,
+            blocks=sampler.blocks,
+            subgraphs=subgraphs,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+        )
+        first, trace = arena.single_pass(REFERENCE), arena.run(REFERENCE)
         on_step(done := done + 1, total)
-        for name in backends:
-            backend = load_backend(name)
-            rows[name] += compare_passes(model, name, dtype, first, arena.single_pass(backend))
-            rows[name] += arena.compare_runs(backend, trace)
+        for backend, its in zip(backends, rows, strict=True):
+            its += compare_passes(model, backend, dtype, first, arena.single_pass(backend))
+            its += arena.compare_runs(backend, trace)
             on_step(done := done + 1, total)
     return rows
 
@@ -101,6 +109,7 @@ class Arena:
     task: TaskSpec
     model: ModelSpec
     train: TrainConfig
+    blocks: bool
     subgraphs: list[tuple[Subgraph, Tensor]]
     seed: int
     device: torch.device
@@ -113,24 +122,29 @@ class Arena:
             self, subgraphs=[(permute_edges(subgraph, generator), target) for subgraph, target in self.subgraphs]
         )
 
-    def build(self, backend: Backend) -> tuple[RelationalModel, list[Batch]]:
-        """Return the model with canonical weights and all batches, in the backend's own form."""
-        spec, schema = self.task.graph, self.task.graph.schema
-        graph = backend.compile_graph(spec, self.device)
+    def build(self, spec: BackendSpec) -> tuple[RelationalModel, list[Batch]]:
+        """Return the model with canonical weights and all batches, in the backend's own form; the reference's whole."""
+        backend, schema = load_backend(spec.name), self.task.graph.schema
+        layout = Layout.of(spec, blocks=self.blocks and spec != REFERENCE)
+        graph = backend.compile_graph(self.task.graph, self.device)
         model = build_model(backend, self.model, schema, seed=self.seed, device=self.device, dtype=self.dtype)
         batches = [
-            build_batch(backend, graph, schema, subgraph, target, device=self.device, dtype=self.dtype)
+            build_batch(backend, graph, schema, subgraph, target, layout=layout, device=self.device, dtype=self.dtype)
             for subgraph, target in self.subgraphs
         ]
         return model, batches
 
-    def single_pass(self, backend: Backend) -> Pass:
+    def places(self, spec: BackendSpec) -> dict[str, tuple[Place, ...]]:
+        """Return where the canonical weights live in a backend's model."""
+        return native_places(load_backend(spec.name), self.model, self.task.graph.schema)
+
+    def single_pass(self, backend: BackendSpec) -> Pass:
         """Run one forward and backward pass on the first batch."""
         model, batches = self.build(backend)
         model.eval()
-        return run_pass(model, batches[0], native_names(backend, self.model, self.task.graph.schema))
+        return run_pass(model, batches[0], self.places(backend))
 
-    def run(self, backend: Backend) -> Trace:
+    def run(self, backend: BackendSpec) -> Trace:
         """Train twenty steps and look at losses, outputs and weights."""
         model, batches = self.build(backend)
         objective = objective_of(self.task)
@@ -142,10 +156,10 @@ class Arena:
         return Trace(
             losses={"losses": torch.stack(losses)},
             outputs={"predictions": output},
-            weights=read_canonical(model, native_names(backend, self.model, self.task.graph.schema)),
+            weights=read_canonical(model, self.places(backend)),
         )
 
-    def compare_runs(self, backend: Backend, reference: Trace) -> list[ParityRow]:
+    def compare_runs(self, backend: BackendSpec, reference: Trace) -> list[ParityRow]:
         """Train twenty steps with a backend and hold the trace against the reference's."""
         trace = self.run(backend)
         differences = trace.differences(reference)
@@ -160,6 +174,7 @@ class Arena:
             ParityRow(
                 family=self.model.family,
                 backend=backend.name,
+                storage=backend.storage or "",
                 dtype=str(self.dtype).removeprefix("torch."),
                 quantity=f"{name}_{NUM_STEPS}_steps",
                 max_rel_diff=differences[name],

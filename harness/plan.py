@@ -19,6 +19,7 @@ from typing import Any, Final
 from backends.csr import check_split_sees_neighbours
 from backends.registry import unavailable
 from backends.sampler import TemporalSampler
+from backends.spec import BackendSpec
 from harness.compose import Composed
 from harness.config import TrialConfig, code_version
 from harness.dataset import dataset_folder
@@ -51,7 +52,7 @@ class PlannedTrial:
     @property
     def parity_key(self) -> str | None:
         """Return the name of the gate's answer: what it depends on, backend, versions, data and code."""
-        if self.config.backend == "reference":
+        if self.config.backend.name == "reference":
             return None
         data = self.config.to_dict()
         identity = [*gate_settings(self.config), data["backend"], self.data_fingerprint, code_version(), _versions()]
@@ -60,7 +61,7 @@ class PlannedTrial:
     @property
     def label(self) -> str:
         """Say in a few words which trial this is."""
-        return f"{self.config.task} · {self.config.model.family} · {self.config.backend} · seed {self.config.seed}"
+        return f"{self.config.task} · {self.config.model.family} · {self.config.backend.name} · seed {self.config.seed}"
 
     @property
     def command(self) -> str:
@@ -97,7 +98,7 @@ def plan_trials(composed: Sequence[Composed]) -> list[PlannedTrial]:
             metric=METRIC_OF[task_type],
             task_type=task_type,
             data_fingerprint=fingerprint,
-            skip=unavailable(config.backend),
+            skip=unavailable(config.backend.name),
         )
         other = planned.setdefault(trial.trial_id, trial)
         if other.config != config:
@@ -158,7 +159,7 @@ def gate_settings(config: TrialConfig) -> list[Any]:
 
 def group_gates(trials: Sequence[PlannedTrial]) -> list[list[PlannedTrial]]:
     """Group the trials that one gate job can answer for, one trial a backend; the reference needs no gate."""
-    groups: dict[str, dict[str, PlannedTrial]] = {}
+    groups: dict[str, dict[BackendSpec, PlannedTrial]] = {}
     for trial in trials:
         if trial.parity_key is None or trial.skip is not None:
             continue

@@ -6,6 +6,7 @@ not notice. Stopped at any moment and started again, only what is missing runs. 
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -77,8 +78,9 @@ def _retire_failures(trials: Sequence[PlannedTrial], store: Store) -> None:
 def run_gate_job(group: Sequence[PlannedTrial], store: Store, view: ProgressView, stop: threading.Event) -> None:
     """Run the parity gate for one model, task and data set, and store an answer for each backend of the group."""
     first = group[0]
-    backends = [trial.config.backend for trial in group]
-    label = f"parity · {first.config.task} · {first.config.model.family} · {', '.join(backends)}"
+    backends = [dataclasses.asdict(trial.config.backend) for trial in group]
+    names = ", ".join(trial.config.backend.name for trial in group)
+    label = f"parity · {first.config.task} · {first.config.model.family} · {names}"
     job = view.begin(label)
     log = store.folder / "parity" / f"{first.parity_key}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -95,22 +97,21 @@ def run_gate_job(group: Sequence[PlannedTrial], store: Store, view: ProgressView
         for trial in group:  # one library's failure says nothing of the other
             run_gate_job([trial], store, view, stop)
         return
-    for trial in group:
+    for trial, rows in zip(group, answer.get("rows", [[]] * len(group)), strict=True):
         assert trial.parity_key is not None
-        rows = answer.get("rows", {}).get(trial.config.backend, [])
         parity = {
             "key": trial.parity_key,
             "ok": bool(rows) and all(row["ok"] for row in rows),
             "reason": redact(answer["reason"]) if answer.get("reason") else None,
             "rows": rows,
-            "backend": trial.config.backend,
+            "backend": trial.config.backend.name,
             "dataset": trial.config.dataset.name,
             "task": trial.config.task,
             "data_fingerprint": trial.data_fingerprint,
             "code_version": code_version(),
         }
         store.write_parity(trial.parity_key, parity)
-    rows = [row for its in answer.get("rows", {}).values() for row in its]
+    rows = [row for its in answer.get("rows", []) for row in its]
     verdict = "no answer" if not rows else "green" if all(row["ok"] for row in rows) else "RED"
     view.end(job, GATE_WEIGHT, f"{label}: {verdict}{_because(answer)}")
 

@@ -21,6 +21,7 @@ from backends.base import Backend
 from backends.batch import Batch, build_batch
 from backends.model import RelationalModel
 from backends.sampler import TemporalSampler
+from backends.spec import Layout
 from backends.tensors import to_array, to_tensor
 from harness.clock import now_s
 from harness.config import TrainConfig
@@ -43,6 +44,7 @@ class Feed:
     graph: Any
     task: TaskSpec
     sampler: TemporalSampler
+    layout: Layout
     device: torch.device
     dtype: torch.dtype
 
@@ -55,6 +57,7 @@ class Feed:
             self.task.graph.schema,
             self.sampler.sample(seeds, rows, split=split, epoch=epoch),
             to_tensor(seeds.target[rows]),
+            layout=self.layout,
             device=self.device,
             dtype=self.dtype,
         )

@@ -39,7 +39,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     phases = PhaseLog(device)
     seed_torch(config.seed)
     phases.enter("import_library")
-    backend = load_backend(config.backend)
+    backend = load_backend(config.backend.name)
     phases.enter("load")
     files = read_task(folder, config.task)
     phases.enter("fit")
@@ -61,7 +61,9 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         dtype=dtype,
         num_outputs=task.num_outputs,
     )
-    feed = Feed(backend=backend, graph=graph, task=task, sampler=sampler, device=device, dtype=dtype)
+    feed = Feed(
+        backend=backend, graph=graph, task=task, sampler=sampler, layout=config.layout, device=device, dtype=dtype
+    )
     history = train(model, feed, config.train, seed=config.seed, phases=phases, on_step=on_step)
     phases.close()
     return {

@@ -58,7 +58,8 @@ def _run_trial(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict
     device = _device_name(job["device"])
     before = collect_environment(threads=job["threads"], device=device, backends={})
     fields = run_trial(config, Path(job["folder"]), on_step)
-    described = {config.backend: load_backend(config.backend).describe()}
+    name = config.backend.name
+    described = {name: {**load_backend(name).describe(), "storage": config.backend.storage, "ids": config.backend.ids}}
     after = collect_environment(threads=job["threads"], device=device, backends=described)
     # The load that counts is the one the trial started under; what it caused itself is no noise.
     environment = {**after, "load": before["load"], "noisy": before["noisy"]}
@@ -68,6 +69,7 @@ def _run_trial(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict
 def _run_gate(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
     import torch
 
+    from backends.spec import BackendSpec
     from harness.parity import run_gate
     from tasks.load import load_task
 
@@ -78,15 +80,15 @@ def _run_gate(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[
         config.model,
         config.sampler,
         config.train,
-        job["backends"],
+        [BackendSpec(**backend) for backend in job["backends"]],
         seed=config.seed,
         device=torch.device(config.measure.device),
         on_step=on_step,
     )
     return {
         "status": "ok",
-        "rows": {
-            name: [
+        "rows": [
+            [
                 {
                     **dataclasses.asdict(row),
                     "max_rel_diff": _finite(row.max_rel_diff),
@@ -95,8 +97,8 @@ def _run_gate(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[
                 }
                 for row in its
             ]
-            for name, its in rows.items()
-        },
+            for its in rows
+        ],
     }
 
 

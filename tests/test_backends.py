@@ -14,9 +14,9 @@ from backends.base import load_backend, native_relations
 from backends.batch import TIME_WIDTH, Batch, build_batch, encode_time
 from backends.model import RelationalModel
 from backends.sampler import TemporalSampler
-from backends.spec import ModelSpec, SamplerSpec
+from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from backends.tensors import to_tensor
-from backends.weights import build_model, canonical_weights, load_canonical, native_names
+from backends.weights import build_model, canonical_weights, load_canonical, native_places
 from tasks.graph import NULL_TIME
 from tasks.load import load_task
 from tasks.shop import write_shop
@@ -33,6 +33,11 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
     return load_task(write_shop(tmp_path_factory.mktemp("shop") / "shop", scale=0.1), "customer-churn")
 
 
+def layout_of(library: str) -> Layout:
+    """Return a library's usual form of a batch."""
+    return Layout.of(BackendSpec(name=library))
+
+
 def make_batch(task: TaskSpec, library: str, dtype: torch.dtype = torch.float64, num_seeds: int = 16) -> Batch:
     """Return one training batch in the form of a library."""
     backend = load_backend(library)
@@ -41,7 +46,9 @@ def make_batch(task: TaskSpec, library: str, dtype: torch.dtype = torch.float64,
     subgraph = sampler.sample(task.split.train, rows, split="train", epoch=0)
     graph = backend.compile_graph(task.graph, CPU)
     target = to_tensor(task.split.train.target[rows])
-    return build_batch(backend, graph, task.graph.schema, subgraph, target, device=CPU, dtype=dtype)
+    return build_batch(
+        backend, graph, task.graph.schema, subgraph, target, layout=layout_of(library), device=CPU, dtype=dtype
+    )
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -71,7 +78,7 @@ def test_batch_survives_the_round_trip(library: str, task: TaskSpec) -> None:
     sampler = TemporalSampler(task.graph, SamplerSpec(fanout=(4, 4)), 0)
     rows = np.arange(8, dtype=np.int64)
     subgraph = sampler.sample(task.split.train, rows, split="train", epoch=0)
-    back = backend.read_batch(backend.compile_batch(subgraph, schema, CPU), schema)
+    back = backend.read_batch(backend.compile_batch(subgraph, schema, CPU, layout_of(library))[0], schema)
     assert tuple(back) == schema.relations
     assert any(len(edges.src) == 0 for edges in subgraph.edges.values())
     for key, edges in subgraph.edges.items():
@@ -87,12 +94,12 @@ def test_pyg_keeps_the_key_of_an_empty_relation(task: TaskSpec) -> None:
     model = build_model(backend, SPEC, schema, seed=0, device=CPU, dtype=torch.float64)
     whole = model(batch)
     seed_type = f"t{batch.seed_type}"
-    empty = [key for key in native_relations(schema) if batch.native[key].edge_index.shape[1] == 0]
+    empty = [key for key in native_relations(schema) if batch.layers[0].graph[key].edge_index.shape[1] == 0]
     doomed = next(key for key in native_relations(schema) if key[2] == seed_type)
     assert empty
-    batch.native[doomed].edge_index = torch.zeros(2, 0, dtype=torch.int64)
+    batch.layers[0].graph[doomed].edge_index = torch.zeros(2, 0, dtype=torch.int64)
     without_edges = model(batch)
-    del batch.native[doomed]
+    del batch.layers[0].graph[doomed]
     without_key = model(batch)
     assert not torch.allclose(whole, without_edges)
     assert (without_edges - without_key).abs().max() > 0.01
@@ -168,7 +175,7 @@ def test_canonical_weights_leave_the_global_generator_alone(task: TaskSpec) -> N
 def test_loading_weights_leaves_nothing_out(library: str, task: TaskSpec) -> None:
     """A map that forgets a parameter, on either side, is an error that names it."""
     backend, schema = load_backend(library), task.graph.schema
-    weights, names = canonical_weights(SPEC, schema, seed=0), native_names(backend, SPEC, schema)
+    weights, names = canonical_weights(SPEC, schema, seed=0), native_places(backend, SPEC, schema)
     model = RelationalModel(backend, SPEC, schema)
     load_canonical(model, weights, names)
     forgotten = "convs.1.relations.0.root.weight"

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from backends.families import BUILT_IN, OPTIONS, find_family
+from backends.spec import ModelSpec
 from harness.compose import SHELF, compose_trial, expand, read_sweep, shelf_names
 from harness.config import TrialConfig
 
@@ -77,7 +79,7 @@ def test_public_form_hides_the_path() -> None:
         (["sampler.fanout=[4]"], "sampler.fanout=[4] has 1 hops"),
         (["sampler.fanout=[0,4]"], "sampler.fanout=[0, 4]: allowed is"),
         (["sampler.fanout=8"], "sampler.fanout=8: allowed is a list"),
-        (["model.family=gcn"], "model.family='gcn': allowed are sage"),
+        (["model.family=gcn"], "model.family='gcn': did you mean 'rgcn'"),
         (["measure.device=gpu"], "measure.device='gpu': did you mean 'cpu'"),
         (["dataset.scale=0"], "dataset.scale=0.0: allowed is"),
     ],
@@ -93,7 +95,7 @@ def test_wrong_overrides_are_one_clear_line(overrides: list[str], message: str) 
 def test_sweeps_are_hydra_s_grammar() -> None:
     """Lists, ranges and quoting work; the last override varies fastest; a later one of the same key wins."""
     composed = expand(["backend=pyg,dgl", "seed=range(0,3)", "task=a,b", "seed=7,8"])
-    assert [(item.config.backend, item.config.seed, item.config.task) for item in composed] == [
+    assert [(item.config.backend.name, item.config.seed, item.config.task) for item in composed] == [
         (backend, seed, task) for backend in ("pyg", "dgl") for seed in (7, 8) for task in ("a", "b")
     ]
     assert composed[0].overrides == ("backend=pyg", "seed=7", "task.name=a")
@@ -115,7 +117,11 @@ def test_configs_hold_every_key_of_the_dataclasses() -> None:
     """A key that a user can set stands in the composed config, so that a typo can be told from it."""
     import yaml
 
-    for group, name in (("model", "sage"), ("sampler", "shared"), ("train", "default"), ("measure", "default")):
+    for group, name in (("sampler", "shared"), ("train", "default"), ("measure", "default")):
         data: dict[str, Any] = yaml.safe_load((SHELF / group / f"{name}.yaml").read_text())
         kind = type(getattr(config(), group))
         assert set(data) == {field.name for field in dataclasses.fields(kind)}, group
+    for family in BUILT_IN:
+        unread = set(OPTIONS) - set(find_family(family).options)
+        data = yaml.safe_load((SHELF / "model" / f"{family}.yaml").read_text())
+        assert set(data) == {field.name for field in dataclasses.fields(ModelSpec)} - unread, family

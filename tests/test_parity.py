@@ -11,8 +11,8 @@ from torch import Tensor
 
 from backends.base import load_backend
 from backends.parity import TOLERANCE, compare_passes, max_rel_diff, run_pass
-from backends.spec import ModelSpec, SamplerSpec
-from backends.weights import build_model, native_names
+from backends.spec import BackendSpec, ModelSpec, SamplerSpec
+from backends.weights import build_model
 from harness import parity
 from harness.config import TrainConfig
 from harness.parity import Arena, permute_edges, run_gate
@@ -23,6 +23,8 @@ from tasks.task import TaskSpec
 CPU = torch.device("cpu")
 SPEC = ModelSpec(channels=8, encoder_layers=1)
 SAMPLER = SamplerSpec(fanout=(4, 4))
+BOTH = [BackendSpec(name="pyg"), BackendSpec(name="dgl")]
+REFERENCE = BackendSpec(name="reference")
 DTYPES = (torch.float64, torch.float32)
 
 
@@ -38,6 +40,7 @@ def arena(task: TaskSpec, dtype: torch.dtype) -> Arena:
         task=task,
         model=SPEC,
         train=TrainConfig(),
+        blocks=False,
         subgraphs=parity.sample_batches(task, SAMPLER, 0),
         seed=0,
         device=CPU,
@@ -48,17 +51,15 @@ def arena(task: TaskSpec, dtype: torch.dtype) -> Arena:
 @pytest.mark.parametrize("aggregation", ["mean", "sum"])
 def test_gate_is_green_for_both_libraries(aggregation: str, task: TaskSpec) -> None:
     """PyG and DGL compute the reference's function: one pass and twenty steps, float64 at 1e-9, float32 at 1e-5."""
-    rows = run_gate(
-        task, replace(SPEC, aggregation=aggregation), SAMPLER, TrainConfig(), ["pyg", "dgl"], seed=0, device=CPU
-    )
-    for library in ("pyg", "dgl"):
-        assert [row for row in rows[library] if not row.ok] == []
-        quantities = {(row.dtype, row.quantity) for row in rows[library]}
+    rows = run_gate(task, replace(SPEC, aggregation=aggregation), SAMPLER, TrainConfig(), BOTH, seed=0, device=CPU)
+    for its in rows:
+        assert [row for row in its if not row.ok] == []
+        quantities = {(row.dtype, row.quantity) for row in its}
         single = {"output", "input_grad", "weight_grad"}
         steps = {"losses_20_steps", "outputs_20_steps", "weights_20_steps"}
         assert quantities == {(dtype, name) for dtype in ("float64", "float32") for name in single | steps}
-        assert all(row.tolerance <= 1e-9 for row in rows[library] if row.dtype == "float64")
-        assert all(row.tolerance <= 1e-5 for row in rows[library] if row.quantity in single)
+        assert all(row.tolerance <= 1e-9 for row in its if row.dtype == "float64")
+        assert all(row.tolerance <= 1e-5 for row in its if row.quantity in single)
 
 
 @pytest.mark.slow
@@ -66,17 +67,17 @@ def test_gate_is_green_for_both_libraries(aggregation: str, task: TaskSpec) -> N
 def test_gate_is_green_on_rel_f1(name: str, rel_f1: object) -> None:
     """The whole gate on RelBench's real database, with the model that the sweep trains."""
     real = load_task(rel_f1, name)  # type: ignore[arg-type]
-    rows = run_gate(real, ModelSpec(), SamplerSpec(), TrainConfig(), ["pyg", "dgl"], seed=0, device=CPU)
-    assert [row for its in rows.values() for row in its if not row.ok] == []
+    rows = run_gate(real, ModelSpec(), SamplerSpec(), TrainConfig(), BOTH, seed=0, device=CPU)
+    assert [row for its in rows for row in its if not row.ok] == []
 
 
 def test_one_pass_is_green_on_rel_f1(rel_f1: object) -> None:
     """Outputs, input gradients and weight gradients on RelBench's real database, float64, at 1e-9."""
     real = load_task(rel_f1, "driver-position")  # type: ignore[arg-type]
     its = arena(real, torch.float64)
-    first = its.single_pass(load_backend("reference"))
-    for library in ("pyg", "dgl"):
-        rows = compare_passes(SPEC, library, torch.float64, first, its.single_pass(load_backend(library)))
+    first = its.single_pass(REFERENCE)
+    for backend in BOTH:
+        rows = compare_passes(SPEC, backend, torch.float64, first, its.single_pass(backend))
         assert [row for row in rows if not row.ok] == []
 
 
@@ -85,8 +86,10 @@ def test_twin_with_another_aggregation_fails(library: str, task: TaskSpec) -> No
     """A mean where the reference sums is red."""
     its = arena(task, torch.float64)
     summing = replace(its, model=replace(SPEC, aggregation="sum"))
-    first = summing.single_pass(load_backend("reference"))
-    rows = compare_passes(SPEC, library, torch.float64, first, its.single_pass(load_backend(library)))
+    first = summing.single_pass(REFERENCE)
+    rows = compare_passes(
+        SPEC, BackendSpec(name=library), torch.float64, first, its.single_pass(BackendSpec(name=library))
+    )
     assert not any(row.ok for row in rows if row.quantity == "output")
     assert max(row.max_rel_diff for row in rows) > 0.1
 
@@ -121,8 +124,8 @@ def test_twin_with_wrong_weights_fails(
     """One entry off by .001, swapped matrices, a transposed one or a lost bias turn the single pass red."""
     from backends import weights as module
 
-    its, backend, schema = arena(task, dtype), load_backend(library), task.graph.schema
-    reference = its.single_pass(load_backend("reference"))
+    its, spec, schema = arena(task, dtype), BackendSpec(name=library), task.graph.schema
+    reference = its.single_pass(REFERENCE)
     original = module.canonical_weights
     into_seeds = [relation[2] for relation in schema.relations].index(task.split.train.entity)
     stem = f"convs.1.relations.{into_seeds}"
@@ -133,9 +136,9 @@ def test_twin_with_wrong_weights_fails(
         return drawn
 
     monkeypatch.setattr(module, "canonical_weights", wrong)
-    model = build_model(backend, SPEC, schema, seed=0, device=CPU, dtype=dtype)
-    batch = its.build(backend)[1][0]
-    rows = compare_passes(SPEC, library, dtype, reference, run_pass(model, batch, native_names(backend, SPEC, schema)))
+    model = build_model(load_backend(library), SPEC, schema, seed=0, device=CPU, dtype=dtype)
+    batch = its.build(spec)[1][0]
+    rows = compare_passes(SPEC, spec, dtype, reference, run_pass(model, batch, its.places(spec)))
     assert not all(row.ok for row in rows)
 
 
@@ -147,7 +150,7 @@ def test_twin_with_one_perturbed_weight_fails_twenty_steps(
     """Twenty steps from weights with one entry off by 1 are red, although float32 has a floor."""
     monkeypatch.setattr(parity, "MAX_PERMUTATIONS", 2)
     its = arena(task, dtype)
-    trace = its.run(load_backend("reference"))
+    trace = its.run(REFERENCE)
     original = parity.build_model
 
     def wrong(*args: object, **kwargs: object) -> object:
@@ -157,24 +160,23 @@ def test_twin_with_one_perturbed_weight_fails_twenty_steps(
         return model
 
     monkeypatch.setattr(parity, "build_model", wrong)
-    assert not all(row.ok for row in its.compare_runs(load_backend(library), trace))
+    assert not all(row.ok for row in its.compare_runs(BackendSpec(name=library), trace))
 
 
 def test_twin_with_another_optimiser_step_fails(task: TaskSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that trained with another learning rate is red, in float32 too."""
     monkeypatch.setattr(parity, "MAX_PERMUTATIONS", 2)
     its = arena(task, torch.float32)
-    trace = its.run(load_backend("reference"))
+    trace = its.run(REFERENCE)
     other = replace(its, train=TrainConfig(lr=0.006))
-    assert not all(row.ok for row in other.compare_runs(load_backend("dgl"), trace))
+    assert not all(row.ok for row in other.compare_runs(BackendSpec(name="dgl"), trace))
 
 
 def test_permuted_edges_are_the_same_function(task: TaskSpec) -> None:
     """Edges in another order change the last bits of a float64 pass at most, and do change the order."""
     its = arena(task, torch.float64)
-    backend = load_backend("reference")
     rows = compare_passes(
-        SPEC, "reference", torch.float64, its.single_pass(backend), its.permuted(0).single_pass(backend)
+        SPEC, REFERENCE, torch.float64, its.single_pass(REFERENCE), its.permuted(0).single_pass(REFERENCE)
     )
     assert all(row.max_rel_diff < 1e-12 for row in rows)
     subgraph = its.subgraphs[0][0]

@@ -101,14 +101,14 @@ def test_remake_command_plans_the_same_trial() -> None:
 
 def test_pairs_take_turns_in_going_first() -> None:
     """Members of a pair stand side by side, and neither library always goes first."""
-    order = [trial.config.backend for trial in planned("backend=pyg,dgl", "seed=0,1")]
+    order = [trial.config.backend.name for trial in planned("backend=pyg,dgl", "seed=0,1")]
     assert order == ["pyg", "dgl", "dgl", "pyg"]
 
 
 def test_one_gate_answers_for_all_seeds(tmp_path: Path) -> None:
     """The gate's key knows model, sampler, data and versions, and neither seed nor epochs."""
     groups = missing_gates(planned("backend=pyg,dgl,reference", "seed=0,1", "train.epochs=1,2"), Store(tmp_path))
-    assert [[trial.config.backend for trial in group] for group in groups] == [["pyg", "dgl"]]
+    assert [[trial.config.backend.name for trial in group] for group in groups] == [["pyg", "dgl"]]
     others = planned("backend=pyg", "model.channels=8,9")
     assert len({trial.parity_key for trial in others}) == 2
 
@@ -198,7 +198,7 @@ def test_gate_without_an_answer_runs_again_and_one_library_s_crash_spares_the_ot
     by_backend = {record.setting("backend.name"): record for record in store.records()[0]}
     assert by_backend["pyg"].parity == {"ok": True}
     assert by_backend["dgl"].parity == {}
-    assert [[trial.config.backend for trial in group] for group in missing_gates(trials, store)] == [["dgl"]]
+    assert [[trial.config.backend.name for trial in group] for group in missing_gates(trials, store)] == [["dgl"]]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 
 from backends.base import load_backend
 from backends.sampler import TemporalSampler
-from backends.spec import ModelSpec, SamplerSpec
+from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from backends.weights import build_model
 from harness.config import TrainConfig
 from harness.seeding import shuffled_rows
@@ -42,7 +42,10 @@ def feed_of(task: TaskSpec, library: str) -> Feed:
     backend = load_backend(library)
     sampler = TemporalSampler(task.graph, SamplerSpec(fanout=(4, 4)), 0)
     graph = backend.compile_graph(task.graph, CPU)
-    return Feed(backend=backend, graph=graph, task=task, sampler=sampler, device=CPU, dtype=torch.float32)
+    layout = Layout.of(BackendSpec(name=library))
+    return Feed(
+        backend=backend, graph=graph, task=task, sampler=sampler, layout=layout, device=CPU, dtype=torch.float32
+    )
 
 
 def run(task: TaskSpec, library: str = "pyg", config: TrainConfig = CONFIG) -> tuple[torch.nn.Module, Feed, History]:

@@ -3,22 +3,21 @@
 from importlib.metadata import version
 from typing import Any
 
-from backends.dgl.convs import conv, parameter_map
 from backends.dgl.graph import compile_batch, compile_graph, features, read_batch, read_graph
 from backends.dgl.library import graphbolt_mode, has_tensor_adapter, import_dgl
+from backends.dgl.operators import operators
 
 name = "dgl"
 import_dgl()  # as the other backends' modules import their library: its cost is the import's, not the first batch's
 
 
 def describe() -> dict[str, Any]:
-    """Return the version, the storage form, GraphBolt's mode, and which fast paths are off."""
+    """Return the version, GraphBolt's mode, and which fast paths are off."""
     graphbolt, adapter = graphbolt_mode(), has_tensor_adapter()
     off = [] if graphbolt == "real" else ["GraphBolt absent: no library for this torch"]
     off += [] if adapter else ["tensor adapter absent: DGL allocates outside torch"]
     return {
         "version": version("dgl"),
-        "storage": "heterograph, formats on demand, int64 ids",
         "graphbolt": graphbolt,
         "tensor_adapter": adapter,
         "fast_paths_off": off,

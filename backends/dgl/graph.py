@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backends.base import native_relations, node_name
+from backends.base import Topology, layer_topologies, native_relations, node_name
 from backends.dgl.library import check_device, import_dgl
 from backends.readback import spec_from_tensors
-from backends.subgraph import Subgraph
+from backends.spec import Layout
+from backends.subgraph import LayerView, Subgraph
 from backends.tensors import to_tensor
 from tasks.graph import BLOCKS, GraphSchema, GraphSpec, RelationKey
 
@@ -55,20 +56,33 @@ def features(graph: Any, table: str) -> dict[str, Tensor]:
     return {block: data[block] for block in BLOCKS}
 
 
-def compile_batch(subgraph: Subgraph, schema: GraphSchema, device: torch.device) -> Any:
-    """Build the topology of a batch; empty relations are there, with no edges."""
-    return import_dgl().heterograph(
-        {
-            native: (to_tensor(subgraph.edges[key].src, device), to_tensor(subgraph.edges[key].dst, device))
-            for native, key in zip(native_relations(schema), schema.relations, strict=True)
-        },
-        {node_name(index): len(subgraph.nodes[name].node_id) for index, name in enumerate(schema.node_types)},
-        device=device,
-    )
+def compile_batch(
+    subgraph: Subgraph, schema: GraphSchema, device: torch.device, layout: Layout
+) -> tuple[Topology, ...]:
+    """Build the heterograph of the batch, or with blocks DGL's block of each layer; empty relations are there."""
+    dgl = import_dgl()
+    names = [node_name(index) for index in range(len(schema.tables))]
+    edges = {
+        native: (to_tensor(subgraph.edges[key].src, device), to_tensor(subgraph.edges[key].dst, device))
+        for native, key in zip(native_relations(schema), schema.relations, strict=True)
+    }
+
+    def build(view: LayerView) -> Any:
+        seen = {
+            native: (src[:num], dst[:num])
+            for (native, (src, dst)), num in zip(edges.items(), view.num_edges, strict=True)
+        }
+        num_src, num_dst = dict(zip(names, view.num_src, strict=True)), dict(zip(names, view.num_dst, strict=True))
+        if layout.blocks:
+            return dgl.create_block(seen, num_src, num_dst, device=device)
+        return dgl.heterograph(seen, num_src, device=device)
+
+    return layer_topologies(subgraph, layout, build)
 
 
-def read_batch(batch: Any, schema: GraphSchema) -> dict[RelationKey, tuple[Tensor, Tensor]]:
+def read_batch(topology: Topology, schema: GraphSchema) -> dict[RelationKey, tuple[Tensor, Tensor]]:
     """Return (src, dst) by relation key."""
     return {
-        key: batch.edges(etype=native) for native, key in zip(native_relations(schema), schema.relations, strict=True)
+        key: topology.graph.edges(etype=native)
+        for native, key in zip(native_relations(schema), schema.relations, strict=True)
     }

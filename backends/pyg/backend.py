@@ -4,8 +4,8 @@ import importlib.util
 from importlib.metadata import version
 from typing import Any
 
-from backends.pyg.convs import conv, parameter_map
 from backends.pyg.graph import compile_batch, compile_graph, features, read_batch, read_graph
+from backends.pyg.operators import operators
 
 name = "pyg"
 
@@ -15,6 +15,5 @@ def describe() -> dict[str, Any]:
     absent = [name for name in ("pyg_lib", "torch_sparse", "torch_scatter") if importlib.util.find_spec(name) is None]
     return {
         "version": version("torch_geometric"),
-        "storage": "coo",
         "fast_paths_off": [f"{name} absent" for name in absent],
     }

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from backends.base import native_relations, node_name
+from backends.base import Topology, layer_topologies, native_relations, node_name
 from backends.readback import spec_from_tensors
-from backends.subgraph import Subgraph
+from backends.spec import Layout
+from backends.subgraph import LayerView, Subgraph
 from backends.tensors import to_tensor
 from tasks.graph import BLOCKS, GraphSchema, GraphSpec, RelationKey
 
@@ -45,22 +46,37 @@ def features(data: HeteroData, table: str) -> dict[str, Tensor]:
     return {block: data[table][block] for block in BLOCKS}
 
 
-def compile_batch(subgraph: Subgraph, schema: GraphSchema, device: torch.device) -> HeteroData:
-    """Build the topology of a batch; an empty relation keeps its key, with an ``edge_index`` of [2, 0].
+def compile_batch(
+    subgraph: Subgraph, schema: GraphSchema, device: torch.device, layout: Layout
+) -> tuple[Topology, ...]:
+    """Build the HeteroData of each layer; an empty relation keeps its key, with an ``edge_index`` of [2, 0].
 
     HeteroConv would skip the root weight and bias of a relation that is left out.
     """
-    data = HeteroData()
-    for index, name in enumerate(schema.node_types):
-        data[node_name(index)].num_nodes = len(subgraph.nodes[name].node_id)
-    for native, key in zip(native_relations(schema), schema.relations, strict=True):
-        edges = subgraph.edges[key]
-        data[native].edge_index = torch.stack([to_tensor(edges.src, device), to_tensor(edges.dst, device)])
-    return data
+    edges = [
+        torch.stack([to_tensor(subgraph.edges[key].src, device), to_tensor(subgraph.edges[key].dst, device)])
+        for key in schema.relations
+    ]
+
+    def build(view: LayerView) -> HeteroData:
+        data = HeteroData()
+        for index, num in enumerate(view.num_src):
+            data[node_name(index)].num_nodes = num
+        for native, edge_index, num in zip(native_relations(schema), edges, view.num_edges, strict=True):
+            data[native].edge_index = edge_index[:, :num]
+        return data
+
+    return layer_topologies(subgraph, layout, build)
 
 
-def read_batch(data: HeteroData, schema: GraphSchema) -> dict[RelationKey, tuple[Tensor, Tensor]]:
+def edges_of(data: HeteroData) -> dict[tuple[str, str, str], Tensor]:
+    """Return the edges of every relation in the form that PyG's layers take."""
+    return data.edge_index_dict
+
+
+def read_batch(topology: Topology, schema: GraphSchema) -> dict[RelationKey, tuple[Tensor, Tensor]]:
     """Return (src, dst) by relation key."""
+    data = topology.graph
     return {
         key: (data[native].edge_index[0], data[native].edge_index[1])
         for native, key in zip(native_relations(schema), schema.relations, strict=True)

@@ -3,12 +3,12 @@
 from importlib.metadata import version
 from typing import Any
 
-from backends.reference.convs import conv, parameter_map
 from backends.reference.graph import compile_batch, compile_graph, features, read_batch, read_graph
+from backends.reference.operators import operators
 
 name = "reference"
 
 
 def describe() -> dict[str, Any]:
-    """Return the torch version; the reference has one form and no fast path."""
-    return {"version": version("torch"), "storage": "edge lists", "fast_paths_off": []}
+    """Return the torch version; the reference has no fast path."""
+    return {"version": version("torch"), "fast_paths_off": []}

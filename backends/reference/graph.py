@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backends.base import native_relations, node_name
+from backends.base import Topology, layer_topologies, relation_ends
 from backends.readback import spec_from_tensors
+from backends.spec import Layout
 from backends.subgraph import Subgraph
 from backends.tensors import to_tensor
 from tasks.graph import GraphSchema, GraphSpec, RelationKey
@@ -24,11 +25,11 @@ class ReferenceGraph:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReferenceBatch:
-    """Node counts by node name, (src, dst) by (src name, relation name, dst name)."""
+class ReferenceEdges:
+    """(src, dst) i64[e] of each relation in spec order, and the positions of its end types."""
 
-    num_nodes: dict[str, int]
-    edges: dict[tuple[str, str, str], tuple[Tensor, Tensor]]
+    edges: tuple[tuple[Tensor, Tensor], ...]
+    ends: tuple[tuple[int, int], ...]
 
 
 def compile_graph(spec: GraphSpec, device: torch.device) -> ReferenceGraph:
@@ -56,17 +57,24 @@ def features(graph: ReferenceGraph, table: str) -> dict[str, Tensor]:
     return graph.features[table]
 
 
-def compile_batch(subgraph: Subgraph, schema: GraphSchema, device: torch.device) -> ReferenceBatch:
+def compile_batch(
+    subgraph: Subgraph, schema: GraphSchema, device: torch.device, layout: Layout
+) -> tuple[Topology, ...]:
     """Copy the subgraph into tensors."""
-    return ReferenceBatch(
-        num_nodes={node_name(index): len(subgraph.nodes[name].node_id) for index, name in enumerate(schema.node_types)},
-        edges={
-            native: (to_tensor(subgraph.edges[key].src, device), to_tensor(subgraph.edges[key].dst, device))
-            for native, key in zip(native_relations(schema), schema.relations, strict=True)
-        },
+    edges = [
+        (to_tensor(subgraph.edges[key].src, device), to_tensor(subgraph.edges[key].dst, device))
+        for key in schema.relations
+    ]
+    return layer_topologies(
+        subgraph,
+        layout,
+        lambda view: ReferenceEdges(
+            edges=tuple((src[:num], dst[:num]) for (src, dst), num in zip(edges, view.num_edges, strict=True)),
+            ends=tuple(relation_ends(schema)),
+        ),
     )
 
 
-def read_batch(batch: ReferenceBatch, schema: GraphSchema) -> dict[RelationKey, tuple[Tensor, Tensor]]:
+def read_batch(topology: Topology, schema: GraphSchema) -> dict[RelationKey, tuple[Tensor, Tensor]]:
     """Return (src, dst) by relation key."""
-    return dict(zip(schema.relations, batch.edges.values(), strict=True))
+    return dict(zip(schema.relations, topology.graph.edges, strict=True))

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         if answer
         for row in answer["rows"]
     ]
-    skipped = [f"{trial.config.backend}: {trial.skip}" for trial in trials if trial.skip]
+    skipped = [f"{trial.config.backend.name}: {trial.skip}" for trial in trials if trial.skip]
     problems = [f"{answer['backend']}: {answer['reason']}" for answer in answers if answer and answer["reason"]]
     ok = bool(answers) and all(answer is not None and answer["ok"] for answer in answers)
     if options.json:

@@ -80,7 +80,7 @@ def _print_plan(options: argparse.Namespace, trials: list[Any], done: set[str]) 
             "dataset": trial.config.dataset.name,
             "task": trial.config.task,
             "model": trial.config.model.family,
-            "backend": trial.config.backend,
+            "backend": trial.config.backend.name,
             "seed": trial.config.seed,
             "state": "recorded" if trial.trial_id in done else f"skip: {trial.skip}" if trial.skip else "to run",
         }

@@ -1,0 +1,70 @@
+"""The model families: which there are, and where each is written. No torch.
+
+A family is a package. Its ``__init__`` may say
+
+    OPTIONS = ("aggregation",)        the fields of ModelSpec that it reads beyond those that every family reads
+    STOCK = {"dgl": "no biases"}      libraries whose own layer, left as it is, is another function, and why
+
+and its modules are
+
+    definition.py   ``conv(spec, schema, operators)``: the layer, written once over ``backends.operators``; the names
+                    of its parameters are the canonical ones
+    pyg.py dgl.py   ``conv(spec, schema)``: the library's own layer; ``parameter_map(spec, schema)``: where the
+                    canonical parameters live in it
+
+One that lies outside relduel is found through the entry point group ``relduel.families``, whose values name packages of
+this form.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Final
+
+from tasks.names import did_you_mean
+
+BUILT_IN: Final = ("sage", "gat", "rgcn", "hgt", "homogeneous")
+ENTRY_POINTS: Final = "relduel.families"
+#: Fields of ModelSpec that not every family reads.
+OPTIONS: Final = ("aggregation", "heads", "bases", "inner")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A family by name: its package, the options that it reads, and the libraries whose untouched layer differs."""
+
+    name: str
+    package: str
+    options: tuple[str, ...] = ()
+    stock: dict[str, str] = field(default_factory=dict)
+
+    def module(self, part: str) -> ModuleType:
+        """Import ``definition``, or the layer of a library by its backend's name."""
+        return importlib.import_module(f"{self.package}.{part}")
+
+
+@functools.cache
+def family_names() -> tuple[str, ...]:
+    """List the built-in families and those of installed packages."""
+    return (*BUILT_IN, *sorted(point.name for point in entry_points(group=ENTRY_POINTS)))
+
+
+@functools.cache
+def find_family(name: str) -> Family:
+    """Return a family; ValueError for an unknown name, or for a package that claims a name twice."""
+    if name not in family_names():
+        raise ValueError(f"model.family={name!r}: {did_you_mean(name, family_names())}")
+    if family_names().count(name) > 1:
+        raise ValueError(f"model.family={name!r}: two packages give a family of this name; allowed is one")
+    outside = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    package = outside.get(name, f"backends.families.{name}")
+    module = importlib.import_module(package)
+    options = tuple(getattr(module, "OPTIONS", ()))
+    for option in options:
+        if option not in OPTIONS:
+            raise ValueError(f"family {name!r}: OPTIONS names {option!r}; {did_you_mean(option, OPTIONS)}")
+    return Family(name=name, package=package, options=options, stock=dict(getattr(module, "STOCK", {})))

@@ -1,0 +1,4 @@
+"""Heterogeneous graph transformer: typed keys, queries and values, a matrix and a prior for each relation."""
+
+OPTIONS = ("heads",)
+STOCK = {"dgl": "DGL's HGTConv has no biases on keys, queries, values and output, and no GELU before the output"}

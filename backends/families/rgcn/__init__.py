@@ -1,0 +1,4 @@
+"""Relational graph convolution: a mean and a matrix for each relation, one root weight for all nodes."""
+
+OPTIONS = ("bases",)
+STOCK = {"dgl": "DGL's RelGraphConv sums over the edges of a relation unless it is given a norm"}

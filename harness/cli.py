@@ -20,6 +20,8 @@ VERBS: Final[dict[str, str]] = {
     "run": "run one trial in a fresh process",
     "parity": "hold every backend against the reference",
     "sweep": "run a named plan of trials, resuming what is done",
+    "duel": "race two configs side by side, with a verdict",
+    "calibrate": "find out what this machine can tell apart",
     "report": "write report.html and report.md of a store",
     "data": "describe a data set: schema, keys, nulls, degrees, times, diagram",
     "plot": "write the figures of a store",

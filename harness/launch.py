@@ -95,7 +95,7 @@ def run_job(
             in_time = _follow(child, reader, time.monotonic() + timeout_s, on_progress, stop)
         finally:
             os.close(reader)
-            _kill_group(child)
+            kill_group(child)
         if not in_time:
             return {"status": "timeout", "reason": f"no end after {timeout_s:g} s; killed"}
         if answer.exists():
@@ -137,7 +137,7 @@ def _follow(
     return True
 
 
-def _kill_group(child: subprocess.Popen[bytes]) -> None:
+def kill_group(child: subprocess.Popen[bytes]) -> None:
     """End the child and everything that it started; waits for the child."""
     with contextlib.suppress(ProcessLookupError):  # all of it has ended already
         os.killpg(child.pid, signal.SIGKILL)

@@ -50,20 +50,13 @@ def main(job_path: str) -> int:
 
 
 def _run_trial(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
-    from backends.base import load_backend
     from harness.trial import run_trial
-    from results.environment import collect_environment
 
     config = TrialConfig.from_dict(job["config"])
     device = _device_name(job["device"])
-    before = collect_environment(threads=job["threads"], device=device, backends={})
+    before = _environment(job["threads"], device)
     fields = run_trial(config, Path(job["folder"]), on_step)
-    name = config.backend.name
-    described = {name: {**load_backend(name).describe(), "storage": config.backend.storage, "ids": config.backend.ids}}
-    after = collect_environment(threads=job["threads"], device=device, backends=described)
-    # The load that counts is the one the trial started under; what it caused itself is no noise.
-    environment = {**after, "load": before["load"], "noisy": before["noisy"]}
-    return {"status": "ok", "environment": environment, **fields}
+    return {"status": "ok", "environment": _environment(job["threads"], device, config) | before, **fields}
 
 
 def _run_gate(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
@@ -108,7 +101,47 @@ def _run_doctor(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dic
     return {"status": "ok", **examine(job["threads"])}
 
 
-_KINDS = {"trial": _run_trial, "parity": _run_gate, "doctor": _run_doctor}
+def _run_duel(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    from harness.duel_process import run_duel_process
+
+    sides = [TrialConfig.from_dict(job[name]["config"]) for name in ("a", "b")]
+    device = _device_name(sides[0].measure.device)
+    before = _environment(job["threads"], device)
+    answer = run_duel_process(job, on_step)
+    return {**answer, "environment": _environment(job["threads"], device, *sides) | before}
+
+
+def _serve_arm(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    from harness.arm_worker import serve_arm
+
+    def environment(config: TrialConfig) -> dict[str, Any]:
+        return _environment(job["threads"], _device_name(config.measure.device), config)
+
+    serve_arm(job, environment)
+    return {"status": "ok"}
+
+
+_KINDS = {"trial": _run_trial, "parity": _run_gate, "doctor": _run_doctor, "duel": _run_duel, "arm": _serve_arm}
+
+
+def _environment(threads: int, device: str, *configs: TrialConfig) -> dict[str, Any]:
+    """Return the environment with what the backends of some configs say of themselves; without any, the load alone.
+
+    The load that counts is the one before the work: what the work causes itself is no noise.
+    """
+    from backends.base import load_backend
+    from results.environment import collect_environment
+
+    described = {
+        config.backend.name: {
+            **load_backend(config.backend.name).describe(),
+            "storage": config.backend.storage,
+            "ids": config.backend.ids,
+        }
+        for config in configs
+    }
+    environment = collect_environment(threads=threads, device=device, backends=described)
+    return environment if configs else {name: environment[name] for name in ("load", "noisy")}
 
 
 def _device_name(device: str) -> str:

@@ -57,7 +57,7 @@ class Store:
 
     def trial_dir(self, trial_id: str) -> Path:
         """Return the folder of a trial, which may not exist yet."""
-        return self.folder / "trials" / _checked_id(trial_id, "trial id")
+        return self.folder / "trials" / checked_id(trial_id, "trial id")
 
     def log_path(self, trial_id: str) -> Path:
         """Make the trial's folder if need be and return the file in it that takes the trial's output."""
@@ -171,7 +171,7 @@ class Store:
         return self.trial_dir(trial_id) / "result.json"
 
     def _parity_path(self, key: str) -> Path:
-        return self.folder / "parity" / f"{_checked_id(key, 'parity key')}.json"
+        return self.folder / "parity" / f"{checked_id(key, 'parity key')}.json"
 
 
 def write_over(path: Path, content: str | bytes) -> None:
@@ -216,7 +216,7 @@ def _temporary(path: Path, content: str | bytes) -> Iterator[Path]:
             os.close(folder)
 
 
-def _checked_id(text: str, what: str) -> str:
+def checked_id(text: str, what: str) -> str:
     """Return an id that is safe as a file name; else ValueError."""
     if not _ID.fullmatch(text):
         raise ValueError(f"{what} {text!r}: allowed are letters, digits, '.', '_' and '-', at most 128")

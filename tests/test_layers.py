@@ -17,7 +17,13 @@ ROOT = Path(__file__).parent.parent
 LIBRARIES = {"torch", "torch_geometric", "torch_frame", "dgl"}
 HEAVY = LIBRARIES | {"pandas", "relbench", "numpy", "hydra", "matplotlib", "numba"}
 #: The modules of harness that run in the child, with torch; all others run in the parent.
-CHILD = {f"harness.{name}" for name in ("clock", "doctor", "memory", "parity", "phases", "seeding", "train", "trial")}
+CHILD = {
+    f"harness.{name}"
+    for name in (
+        *("arm_worker", "arms", "clock", "doctor", "duel_process", "memory", "parity", "phases", "seeding", "train"),
+        "trial",
+    )
+}
 
 IMPORT_AND_LIST = """\
 import importlib, json, sys

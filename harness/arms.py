@@ -1,0 +1,241 @@
+"""One arm of a duel: a config turned into a unit of work that can be repeated on replayed batches. Loads torch.
+
+Guarantees: everything but the unit (data, batches, weights, warm-up) is done before the clock runs; a leg is timed over
+many units between two synchronisations, and nothing inside it waits for the device; ``no_collector`` keeps Python's
+garbage collector out of it. An arm does not know the other one, so that both kinds of duel, in one
+process and in turns, use the same.
+
+What is raced: ``step`` (zero gradients, forward, backward, optimiser), ``forward``, ``backward`` (its forward is off
+the clock), ``inference`` (evaluation mode, no gradients), ``batch`` (building the native batch of a sampled subgraph)
+and ``compile_graph`` (building the native whole graph).
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backends.base import load_backend
+from backends.batch import build_batch
+from backends.sampler import TemporalSampler
+from backends.tensors import to_tensor
+from backends.weights import build_model
+from harness.clock import now_s, synchronize
+from harness.config import TrialConfig
+from harness.duel_blocks import Leg, WarmUp
+from harness.seeding import seed_torch, shuffled_rows
+from harness.train import make_optimizer, objective_of, train_step
+from tasks.load import load_task
+
+#: Batches that a duel replays; drawn from the train split, the same for both arms.
+NUM_BATCHES: Final = 8
+#: Warm-up (METHOD M4): at least this many steps and seconds, two successive windows that agree, and an end.
+_MIN_STEPS, _MIN_S, _WINDOW, _AGREE, _MAX_STEPS, _MAX_S = 10, 2.0, 20, 0.02, 500, 60.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Arm:
+    """A unit of work: ``prepare(count)`` is off the clock, ``loop(count)`` on it; ``facts`` say what a unit is."""
+
+    device: torch.device
+    loop: Callable[[int], None]
+    prepare: Callable[[int], None] = lambda count: None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def leg(self, units: int) -> Leg:
+        """Run some units and time them."""
+        self.prepare(units)
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if self.device.type == "cuda" else []
+        synchronize(self.device)
+        cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+        if events:
+            events[0].record()
+        self.loop(units)
+        if events:
+            events[1].record()
+        synchronize(self.device)
+        wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+        device_s = events[0].elapsed_time(events[1]) / 1e3 if events else None
+        return Leg(units=units, wall_s=wall / 1e9, cpu_s=cpu / 1e9, device_s=device_s)
+
+    def warm_up(self) -> WarmUp:
+        """Run units until their time is steady: two windows agree, and nothing was compiled in the last one."""
+        spans: list[float] = []
+        start, graphs, quiet_since = now_s(self.device), num_compiled(), 0
+        while True:
+            spans.append(self.leg(1).wall_s)
+            if num_compiled() != graphs:
+                graphs, quiet_since = num_compiled(), len(spans)
+            seconds = now_s(self.device) - start
+            steady = len(spans) - quiet_since >= 2 * _WINDOW and _agree(
+                spans[-2 * _WINDOW : -_WINDOW], spans[-_WINDOW:]
+            )
+            enough = len(spans) >= _MIN_STEPS and seconds >= _MIN_S
+            if (steady and enough) or len(spans) >= _MAX_STEPS or seconds >= _MAX_S:
+                median = statistics.median(spans[-_WINDOW:])
+                return WarmUp(units=len(spans), seconds=seconds, median_s=median, steady=steady)
+
+
+def build_arm(config: TrialConfig, folder: Path, what: str, *, slow_down: float = 0.0, bare: bool = False) -> Arm:
+    """Build an arm from a config.
+
+    ``slow_down`` adds real work of that share to each unit, to test the instrument. ``bare`` times the unit in a plain
+    loop without the arm's calls in between, to show what those cost; it is for ``step`` only.
+    """
+    device, dtype = torch.device(config.measure.device), getattr(torch, config.measure.dtype)
+    seed_torch(config.seed)
+    backend, task = (
+        load_backend(config.backend.name),
+        load_task(folder, config.task, self_depth=config.dataset.self_depth),
+    )
+    graph, schema = backend.compile_graph(task.graph, device), task.graph.schema
+    sampler, seeds = TemporalSampler(task.graph, config.sampler, config.seed), task.split.train
+    order = np.resize(shuffled_rows(len(seeds), seed=config.seed, epoch=0), NUM_BATCHES * config.train.batch_size)
+    drawn = [
+        (sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows]))
+        for rows in np.split(order, NUM_BATCHES)
+    ]
+
+    def build(index: int) -> Any:
+        subgraph, target = drawn[index % NUM_BATCHES]
+        return build_batch(backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype)
+
+    batches = [build(index) for index in range(NUM_BATCHES)]
+    model = build_model(
+        backend, config.model, schema, seed=config.seed, device=device, dtype=dtype, num_outputs=task.num_outputs
+    )
+    objective, optimizer, turn = objective_of(task), make_optimizer(model, config.train), _Turn()
+    losses: list[Tensor] = []
+
+    def step() -> None:
+        train_step(model, optimizer, objective, batches[turn.next()])
+
+    def forward() -> None:
+        model(batches[turn.next()])
+
+    def infer() -> None:
+        with torch.no_grad():
+            model(batches[turn.next()])
+
+    def lay_out(count: int) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        for _ in range(count):
+            batch = batches[turn.next()]
+            losses.append(objective.loss(model(batch), batch.target))
+
+    def backward() -> None:
+        losses.pop().backward()
+
+    model.train(what != "inference")
+    unit: Callable[[], Any] = {
+        "step": step,
+        "forward": forward,
+        "backward": backward,
+        "inference": infer,
+        "batch": lambda: build(turn.next()),
+        "compile_graph": lambda: backend.compile_graph(task.graph, device),
+    }[what]
+    extra = _extra_work(unit, slow_down, device, lay_out if what == "backward" else None) if slow_down else None
+
+    def loop(count: int) -> None:
+        for _ in range(count):
+            unit()
+            if extra is not None:
+                extra()
+
+    def bare_loop(count: int) -> None:
+        for _ in range(count):
+            batch = batches[turn.next()]
+            optimizer.zero_grad(set_to_none=True)
+            loss = objective.loss(model(batch), batch.target)
+            loss.backward()
+            optimizer.step()
+
+    return Arm(
+        device=device,
+        loop=bare_loop if bare else loop,
+        prepare=lay_out if what == "backward" else lambda count: None,
+        facts={
+            "edges_per_batch": statistics.fmean(batch.num_edges for batch in batches),
+            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "batch_size": config.train.batch_size,
+        },
+    )
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    """Keep the garbage collector out of what is timed; what exists by now is never looked at again."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def num_compiled() -> int:
+    """Count the graphs that torch_compile has made in this process so far."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])
+
+
+class _Turn:
+    """Goes round the replayed batches."""
+
+    def __init__(self) -> None:
+        self._next = -1
+
+    def next(self) -> int:
+        """Return the next batch's position."""
+        self._next = (self._next + 1) % NUM_BATCHES
+        return self._next
+
+
+def _agree(first: list[float], second: list[float]) -> bool:
+    one, other = statistics.median(first), statistics.median(second)
+    return abs(one - other) <= _AGREE * max(one, other)
+
+
+def _extra_work(
+    unit: Callable[[], Any], share: float, device: torch.device, prepare: Callable[[int], None] | None
+) -> Callable[[], None]:
+    """Return work that takes ``share`` of the unit's time: matrix products, as many as that takes here and now."""
+    matrix = torch.ones(64, 64, device=device) / 64
+
+    def products(count: int) -> None:
+        x = matrix
+        for _ in range(count):
+            x = x @ matrix
+
+    def time_of(work: Callable[[], Any]) -> float:
+        start = now_s(device)
+        work()
+        return now_s(device) - start
+
+    for _ in range(_WINDOW):  # warm caches and the allocator before measuring the unit
+        if prepare:
+            prepare(1)
+        unit()
+    spans = []
+    for _ in range(_WINDOW):
+        if prepare:
+            prepare(1)
+        spans.append(time_of(unit))
+    products(100)
+    product_s = statistics.median(time_of(lambda: products(100)) for _ in range(_WINDOW)) / 100
+    count = max(1, round(share * statistics.median(spans) / product_s))
+    return lambda: products(count)

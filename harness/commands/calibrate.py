@@ -1,0 +1,61 @@
+"""Find out what this machine can tell apart: race a config with itself, in ten fresh processes or more."""
+
+from __future__ import annotations
+
+import argparse
+
+from harness.commands.common import add_overrides, add_store, print_json
+
+EXAMPLES = """\
+example:
+  relduel calibrate
+  relduel calibrate backend=dgl measure.threads=1 --processes 20
+
+The standard deviation of the log ratios sets how many processes a duel takes here and which difference it can show. It
+is kept in the user's cache for this machine and these versions. Exit code 1: an arm beat itself, so nothing that this
+machine says of two others can be believed.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add overrides, the store, and how many processes."""
+    add_overrides(parser)
+    add_store(parser)
+    parser.add_argument("--processes", type=int, metavar="N", help="fresh processes (10)")
+    parser.add_argument("--what", default="step", metavar="WHAT", help="what is raced, as in relduel duel (step)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the A/A suite and print what follows from it; return 1 if the machine does not pass."""
+    from harness.calibrate import ADVICE, NUM_PROCESSES, calibrate
+    from harness.duel import plan_duel
+    from results.store import Store
+    from results.verdict import MIN_PROCESSES
+
+    num = NUM_PROCESSES if options.processes is None else options.processes
+    if num < MIN_PROCESSES:
+        raise ValueError(f"--processes {num}: allowed is {MIN_PROCESSES} or more")
+    if any(text.startswith(("a.", "b.")) for text in options.overrides):
+        raise ValueError("a calibration races a config with itself; allowed are common overrides only")
+    plan = plan_duel(options.overrides, what=options.what)
+    found, verdict = calibrate(plan, Store(options.store), processes=num)
+    if found is None:
+        raise ValueError(f"too few processes ended ok: {verdict.reason}")
+    document = {
+        **found.to_dict(),
+        "n": len(found.log_ratios),
+        "processes_of_a_duel": found.num_processes(turns=False),
+        "margin": {"difference": found.margin.difference, "equivalence": found.margin.equivalence},
+    }
+    if options.json:
+        print_json(document)
+    else:
+        print(f"machine {found.machine}: standard deviation of a process {100 * found.sd:.1f} %")
+        print(f"{found.verdict}: {verdict.words('the arm', 'itself')}")
+        print(
+            f"a duel takes {found.num_processes(turns=False)} processes here and calls a difference of "
+            f"{100 * (found.margin.difference - 1):.0f} % or more WORSE or BETTER"
+        )
+        if not found.ok:
+            print(f"this machine does not pass: {ADVICE}")
+    return 0 if found.ok else 1

@@ -1,0 +1,40 @@
+"""One process of a duel: two arms alive side by side, in blocks A B B A on replayed batches. Loads torch.
+
+Guarantees: the arm that goes first is drawn anew for each block; every leg's time is kept, with what the warm-up saw; a
+process that never became steady says so and keeps its data (METHOD M4 to M6). `results.duels` judges, not this.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.arms import Arm, build_arm, no_collector
+from harness.config import TrialConfig
+from harness.duel_blocks import measurements, run_blocks, units_of_leg
+
+
+def run_duel_process(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    """Build, warm up and race two arms; return the legs of every block.
+
+    ``job`` holds a config, a folder and options for each of ``a`` and ``b``, and what is raced how often and how long.
+    """
+    arms = {name: _build(job[name], job["what"]) for name in ("a", "b")}
+    with no_collector():
+        warm_ups = {name: arm.warm_up() for name, arm in arms.items()}
+        gc.collect()
+        units = {name: units_of_leg(warm.median_s, job["leg_s"]) for name, warm in warm_ups.items()}
+        legs = {name: arm.leg for name, arm in arms.items()}
+        raced = run_blocks(legs, units, blocks=job["blocks"], seed=job["seed"], on_step=on_step)
+    return {
+        "status": "ok",
+        **measurements(warm_ups, raced),
+        "facts": {name: arm.facts for name, arm in arms.items()},
+    }
+
+
+def _build(side: dict[str, Any], what: str) -> Arm:
+    config = TrialConfig.from_dict(side["config"])
+    return build_arm(config, Path(side["folder"]), what, slow_down=side["slow_down"], bare=side["bare"])

@@ -25,7 +25,7 @@ def serve_arm(job: dict[str, Any], environment: Callable[[TrialConfig], dict[str
     if job["protocol"] != PROTOCOL:
         _reply(job, {"status": "error", "reason": f"protocol {job['protocol']}; this checkout speaks {PROTOCOL}"})
         return
-    arm = build_arm(config, Path(job["folder"]), job["what"], slow_down=job["slow_down"], bare=job["bare"])
+    arm = build_arm(config, Path(job["folder"]), job["what"], bare=job["bare"])
     _reply(
         job, {"status": "ok", "environment": environment(config), "facts": arm.facts, "code_version": code_version()}
     )
@@ -34,6 +34,7 @@ def serve_arm(job: dict[str, Any], environment: Callable[[TrialConfig], dict[str
             message = json.loads(line)
             if message["command"] == "warm_up":
                 answer = dataclasses.asdict(arm.warm_up())
+                arm = arm.planted(job["slow_down"]) if job["slow_down"] else arm
             elif message["command"] == "leg":
                 answer = dataclasses.asdict(arm.leg(message["units"]))
                 gc.collect()

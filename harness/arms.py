@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,12 +86,35 @@ class Arm:
                 median = statistics.median(spans[-_WINDOW:])
                 return WarmUp(units=len(spans), seconds=seconds, median_s=median, steady=steady)
 
+    def planted(self, share: float) -> Arm:
+        """Return the same arm with real extra work of that share of a unit's time, as measured here and now.
 
-def build_arm(config: TrialConfig, folder: Path, what: str, *, slow_down: float = 0.0, bare: bool = False) -> Arm:
+        It tests the instrument: the work is matrix products, as many as take that long beside the warm arm's units.
+        """
+        matrix = torch.ones(64, 64, device=self.device) / 64
+
+        def products(count: int) -> None:
+            x = matrix
+            for _ in range(count):
+                x = x @ matrix
+
+        timer = Arm(device=self.device, loop=products)
+        spans = [(self.leg(1).wall_s, timer.leg(100).wall_s / 100) for _ in range(2 * _WINDOW)]
+        unit_s, product_s = (statistics.median(column) for column in zip(*spans[_WINDOW:], strict=True))
+        extra = max(1, round(share * unit_s / product_s))
+
+        def loop(count: int) -> None:
+            for _ in range(count):
+                self.loop(1)
+                products(extra)
+
+        return replace(self, loop=loop)
+
+
+def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = False) -> Arm:
     """Build an arm from a config.
 
-    ``slow_down`` adds real work of that share to each unit, to test the instrument. ``bare`` times the unit in a plain
-    loop without the arm's calls in between, to show what those cost; it is for ``step`` only.
+    ``bare`` times the step in a plain loop without the arm's calls in between, to show what those cost.
     """
     device, dtype = torch.device(config.measure.device), getattr(torch, config.measure.dtype)
     seed_torch(config.seed)
@@ -146,13 +169,10 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, slow_down: float 
         "batch": lambda: build(turn.next()),
         "compile_graph": lambda: backend.compile_graph(task.graph, device),
     }[what]
-    extra = _extra_work(unit, slow_down, device, lay_out if what == "backward" else None) if slow_down else None
 
     def loop(count: int) -> None:
         for _ in range(count):
             unit()
-            if extra is not None:
-                extra()
 
     def bare_loop(count: int) -> None:
         for _ in range(count):
@@ -208,34 +228,3 @@ class _Turn:
 def _agree(first: list[float], second: list[float]) -> bool:
     one, other = statistics.median(first), statistics.median(second)
     return abs(one - other) <= _AGREE * max(one, other)
-
-
-def _extra_work(
-    unit: Callable[[], Any], share: float, device: torch.device, prepare: Callable[[int], None] | None
-) -> Callable[[], None]:
-    """Return work that takes ``share`` of the unit's time: matrix products, as many as that takes here and now."""
-    matrix = torch.ones(64, 64, device=device) / 64
-
-    def products(count: int) -> None:
-        x = matrix
-        for _ in range(count):
-            x = x @ matrix
-
-    def time_of(work: Callable[[], Any]) -> float:
-        start = now_s(device)
-        work()
-        return now_s(device) - start
-
-    for _ in range(_WINDOW):  # warm caches and the allocator before measuring the unit
-        if prepare:
-            prepare(1)
-        unit()
-    spans = []
-    for _ in range(_WINDOW):
-        if prepare:
-            prepare(1)
-        spans.append(time_of(unit))
-    products(100)
-    product_s = statistics.median(time_of(lambda: products(100)) for _ in range(_WINDOW)) / 100
-    count = max(1, round(share * statistics.median(spans) / product_s))
-    return lambda: products(count)

@@ -65,6 +65,7 @@ class DuelPlan:
     a: Side
     b: Side
     what: str = "step"
+    plants: tuple[float, ...] = ()
     blocks: int = BLOCKS
     block_s: float = BLOCK_S
 
@@ -116,21 +117,30 @@ class DuelPlan:
                 ]
                 for side in self.sides.values()
             ),
-            *(self.what, self.blocks, self.block_s, code_version()),
+            *(self.what, self.plants, self.blocks, self.block_s, code_version()),
         ]
         return hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
 
 
-def plan_duel(overrides: Sequence[str], *, what: str = "step", slow_down: float = 0.0, bare: bool = False) -> DuelPlan:
+def plan_duel(
+    overrides: Sequence[str],
+    *,
+    what: str = "step",
+    slow_down: float = 0.0,
+    bare: bool = False,
+    plants: tuple[float, ...] = (),
+) -> DuelPlan:
     """Compose both sides from overrides, those that begin with ``a.`` or ``b.`` being one side's own.
 
     ``a.python`` names another interpreter, ``a.checkout`` the folder of another checkout. ``slow_down`` and ``bare``
-    are the second side's. ValueError for the first fault, as ``plan_trials``.
+    are the second side's; ``plants`` are slow-downs that are raced beside it. ValueError for the first fault, as
+    ``plan_trials``.
     """
     if what not in WHATS:
         raise ValueError(f"--what {what}: {did_you_mean(what, WHATS)}")
-    if not 0 <= slow_down <= 10:
-        raise ValueError(f"slow-down {slow_down!r}: allowed is 0 to 10, a share of the unit's time")
+    for share in (slow_down, *plants):
+        if not 0 <= share <= 10:
+            raise ValueError(f"slow-down {share!r}: allowed is 0 to 10, a share of the unit's time")
     if bare and what != "step":
         raise ValueError(f"a bare loop is there for the step only, not for --what {what}")
     sides = {}
@@ -154,7 +164,7 @@ def plan_duel(overrides: Sequence[str], *, what: str = "step", slow_down: float 
     devices = {side.trial.config.measure.device for side in sides.values()}
     if len(devices) > 1:
         raise ValueError(f"measure.device: a duel runs on one device, not on {' and '.join(sorted(devices))}")
-    return DuelPlan(a=sides["a"], b=sides["b"], what=what)
+    return DuelPlan(a=sides["a"], b=sides["b"], what=what, plants=plants)
 
 
 def refusal(plan: DuelPlan, store: Store) -> str | None:
@@ -290,7 +300,13 @@ def _only(kind: Any, answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(plan: DuelPlan, number: int) -> dict[str, Any]:
-    return {"what": plan.what, "blocks": plan.blocks, "leg_s": plan.block_s / 4, "seed": number}
+    return {
+        "what": plan.what,
+        "plants": list(plan.plants),
+        "blocks": plan.blocks,
+        "leg_s": plan.block_s / 4,
+        "seed": number,
+    }
 
 
 def _threads(plan: DuelPlan) -> int:

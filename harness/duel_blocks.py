@@ -63,5 +63,10 @@ def measurements(warm_ups: dict[str, WarmUp], blocks: list[list[tuple[str, Leg]]
     return {
         "steady": all(warm.steady for warm in warm_ups.values()),
         "warm_up": {name: dataclasses.asdict(warm) for name, warm in warm_ups.items()},
-        "blocks": [[{"arm": name, **dataclasses.asdict(leg)} for name, leg in block] for block in blocks],
+        "blocks": legs_of(blocks),
     }
+
+
+def legs_of(blocks: list[list[tuple[str, Leg]]]) -> list[list[dict[str, Any]]]:
+    """Return the legs of each block as JSON data."""
+    return [[{"arm": name, **dataclasses.asdict(leg)} for name, leg in block] for block in blocks]

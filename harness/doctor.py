@@ -11,6 +11,7 @@ import torch
 
 from backends.base import load_backend
 from backends.registry import BACKENDS, DISTRIBUTIONS, unavailable
+from harness.nvml import driver_version
 from results.environment import collect_environment
 
 _PACKAGES = ("tasks", "backends", "harness", "results", "configs")
@@ -68,13 +69,7 @@ def _cuda_devices() -> list[dict[str, Any]]:
 
 
 def _nvml() -> dict[str, Any]:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        return {"available": False, "reason": str(error)}
-    try:
-        return {"available": True, "driver": pynvml.nvmlSystemGetDriverVersion()}
-    finally:
-        pynvml.nvmlShutdown()
+    driver = driver_version()
+    if driver.value is None:
+        return {"available": False, "reason": str(driver.reason).removeprefix("NVML: ")}
+    return {"available": True, "driver": driver.value}

@@ -19,6 +19,7 @@ from backends.registry import UnavailableError
 from backends.sampler import TemporalSampler
 from backends.weights import build_model
 from harness.config import TrialConfig
+from harness.energy import begin_energy, end_energy, energy_fields, idle_power_w
 from harness.phases import PhaseLog
 from harness.seeding import seed_torch
 from harness.train import Feed, train
@@ -64,8 +65,12 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     feed = Feed(
         backend=backend, graph=graph, task=task, sampler=sampler, layout=config.layout, device=device, dtype=dtype
     )
+    phases.close()
+    idle = idle_power_w(device)
+    mark = begin_energy(device)
     history = train(model, feed, config.train, seed=config.seed, phases=phases, on_step=on_step)
     phases.close()
+    energy, window_s = end_energy(mark)
     return {
         "task": {"name": task.name, "task_type": task.task_type, "metric": task.metric},
         "phases": phases.seconds,
@@ -75,6 +80,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
             "sample_s": history.sample_s,
             "edges": history.edges,
             "best_epoch": history.best_epoch,
+            "energy": energy_fields(energy, window_s, idle),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         },
         "memory": phases.memory(),

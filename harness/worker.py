@@ -129,7 +129,10 @@ def _environment(threads: int, device: str, *configs: TrialConfig) -> dict[str, 
 
     The load that counts is the one before the work: what the work causes itself is no noise.
     """
+    import torch
+
     from backends.base import load_backend
+    from harness.nvml import Reading, driver_version, open_nvml
     from results.environment import collect_environment
 
     described = {
@@ -140,8 +143,22 @@ def _environment(threads: int, device: str, *configs: TrialConfig) -> dict[str, 
         }
         for config in configs
     }
-    environment = collect_environment(threads=threads, device=device, backends=described)
-    return environment if configs else {name: environment[name] for name in ("load", "noisy")}
+    on_gpu = device.startswith("cuda")
+    environment = collect_environment(
+        threads=threads,
+        device=device,
+        backends=described,
+        extra_versions={"nvidia_driver": driver_version().value} if on_gpu else None,
+    )
+    if configs:
+        return environment
+    if on_gpu:
+        nvml = open_nvml(torch.device("cuda"))
+        foreign = nvml.foreign_pids()
+        num = Reading(value=None if foreign.value is None else len(foreign.value), reason=foreign.reason)
+        environment["load"] |= {"gpu": nvml.state() | num.fields("num_foreign")}
+        environment["noisy"] = True if foreign.value else environment["noisy"]
+    return {name: environment[name] for name in ("load", "noisy")}
 
 
 def _device_name(device: str) -> str:

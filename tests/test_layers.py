@@ -20,8 +20,8 @@ HEAVY = LIBRARIES | {"pandas", "relbench", "numpy", "hydra", "matplotlib", "numb
 CHILD = {
     f"harness.{name}"
     for name in (
-        *("arm_worker", "arms", "clock", "doctor", "duel_process", "memory", "parity", "phases", "seeding", "train"),
-        "trial",
+        *("arm_worker", "arms", "clock", "doctor", "duel_process", "energy", "gate_batches", "memory", "nvml"),
+        *("parity", "phases", "seeding", "train", "trial"),
     )
 }
 

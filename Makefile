@@ -31,7 +31,7 @@ test: $(READY) ## run the tests, without the slow ones
 test-slow: $(READY) ## run the slow tests only
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
 
-bench: $(READY) ## time the sampler (tests/bench); wants a quiet machine
+bench: $(READY) ## run the benchmarks (tests/bench); wants a quiet machine
 	@$(PYTEST) tests/bench --benchmark-enable $(PYTEST_ARGS)
 
 lint: $(READY) ## check format and style

@@ -66,14 +66,16 @@ def test_blocks_are_abba_with_either_arm_first() -> None:
         return leg(1.0, units)
 
     legs = {name: (lambda units, name=name: run(name, units)) for name in ("a", "b")}
-    blocks = run_blocks(legs, {"a": 3, "b": 2}, blocks=200, seed=1)
+    with no_collector():
+        blocks = run_blocks(legs, {"a": 3, "b": 2}, blocks=200, seed=1)
     orders = ["".join(name for name, _ in block) for block in blocks]
     assert "".join(orders) == "".join(seen)
     assert set(orders) == {"abba", "baab"}
     assert 70 < orders.count("abba") < 130
     assert {(name, its.units) for block in blocks for name, its in block} == {("a", 3), ("b", 2)}
-    again = run_blocks(legs, {"a": 1, "b": 1}, blocks=200, seed=2)
-    assert ["".join(name for name, _ in block) for block in again] != orders
+    with no_collector():
+        again = run_blocks(legs, {"a": 1, "b": 1}, blocks=20, seed=2)
+    assert ["".join(name for name, _ in block) for block in again] != orders[:20]
 
 
 def test_statistic_is_the_median_block_ratio_of_seconds_a_unit() -> None:
@@ -271,20 +273,15 @@ def test_calibration_is_one_machine_s(own_cache: Path) -> None:
 
 
 def test_duel_of_two_libraries_from_the_command_line(tmp_path: Path) -> None:
-    """Two processes race both libraries: the JSON document holds what others rely on, and a third is only added."""
+    """A process races both libraries after their gate: the JSON document holds what others rely on."""
     sides = ["a.backend=pyg", "b.backend=dgl", *SMALL, "train.batch_size=16"]
-    common = ["--store", str(tmp_path), "--json"]
-    first = relduel("duel", *sides, "--processes", "1", "--what", "forward", *common)
-    assert first.returncode == 0, first.stderr
-    before = {path: path.read_bytes() for path in tmp_path.glob("duels/*/process-*.json")}
-    assert len(before) == 1
-    second = relduel("duel", *sides, "--processes", "2", "--what", "forward", *common)
-    document = json.loads(second.stdout)
-    assert (document["verdict"], document["n"]) == ("INCONCLUSIVE", 2)
+    done = relduel("duel", *sides, "--processes", "1", "--what", "forward", "--store", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["verdict"], document["n"]) == ("INCONCLUSIVE", 1)
     assert {"ratio", "ci90", "sd", "a", "b", "needed", "words", "same_function"} <= document.keys()
     assert document["same_function"]
     assert document["a"]["unit_ms"] > 0
-    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_arms_of_another_interpreter_take_turns(tmp_path: Path, plan: DuelPlan) -> None:

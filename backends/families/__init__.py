@@ -19,9 +19,11 @@ this form.
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Final
 
@@ -46,6 +48,16 @@ class Family:
         """Import ``definition``, or the layer of a library by its backend's name."""
         return importlib.import_module(f"{self.package}.{part}")
 
+    def outside_code(self) -> list[str]:
+        """Return a hash of the package's files if it lies outside relduel, whose code no version of ours covers."""
+        if self.name in BUILT_IN:
+            return []
+        digest = hashlib.blake2b(digest_size=8)
+        for folder in map(Path, importlib.import_module(self.package).__path__):
+            for path in sorted(folder.rglob("*.py")):
+                digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        return [digest.hexdigest()]
+
 
 @functools.cache
 def family_names() -> tuple[str, ...]:
@@ -62,7 +74,14 @@ def find_family(name: str) -> Family:
         raise ValueError(f"model.family={name!r}: two packages give a family of this name; allowed is one")
     outside = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
     package = outside.get(name, f"backends.families.{name}")
-    module = importlib.import_module(package)
+    try:
+        module = importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name not in (package, package.partition(".")[0]):
+            raise  # the package is there, and something that it imports is not
+        raise ValueError(
+            f"model.family={name!r}: its entry point names the package {package!r}, which is not installed"
+        ) from error
     options = tuple(getattr(module, "OPTIONS", ()))
     for option in options:
         if option not in OPTIONS:

@@ -100,13 +100,16 @@ class ModelSpec:
         _at_least("model.bases", 1 if self.bases is None else self.bases, 1)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout!r}: allowed is 0 <= dropout < 1")
+        reads = set(family.options)
+        if "inner" in reads:  # and of what the layers inside read, only what this one reads
+            reads -= {"aggregation", "heads"} - set(find_family(self.inner).options)
         for name in OPTIONS:
             value, default = getattr(self, name), ModelSpec.__dataclass_fields__[name].default
-            if name not in family.options and value != default:
+            if name not in reads and value != default:
                 raise ValueError(
                     f"model.{name}={value!r}: family {self.family} does not read it; allowed is {default!r}"
                 )
-        if "heads" in family.options and self.channels % self.heads:
+        if "heads" in reads and self.channels % self.heads:
             raise ValueError(f"model.heads={self.heads!r}: allowed is a divisor of model.channels={self.channels}")
         if self.conv == "stock" and not family.stock:
             raise ValueError(

@@ -71,29 +71,36 @@ def build_batch(
     ``target`` f64[B] belongs to the seeds in their order.
     """
     seed_time = to_tensor(subgraph.seed_time, device)
-    tables = []
-    for name in schema.node_types:
-        nodes = subgraph.nodes[name]
-        block = backend.features(graph, name)
-        row_id, row_index = to_tensor(nodes.row_id, device), to_tensor(nodes.row_index, device)
-        stamps = block["timestamp"][row_id][row_index]
-        asked = seed_time[to_tensor(nodes.seed_index, device)]
-        tables.append(
-            TableInput(
-                numeric=block["numeric"][row_id].to(dtype),
-                categorical=block["categorical"][row_id].long(),
-                text=block["text"][row_id].flatten(1).to(dtype),
-                row_index=row_index,
-                time=encode_time(stamps, asked).to(dtype),
-            )
+    tables = tuple(
+        table_input(
+            backend.features(graph, name),
+            to_tensor(nodes.row_id, device),
+            to_tensor(nodes.row_index, device),
+            seed_time[to_tensor(nodes.seed_index, device)],
+            dtype=dtype,
         )
+        for name, nodes in ((name, subgraph.nodes[name]) for name in schema.node_types)
+    )
     return Batch(
         layers=backend.compile_batch(subgraph, schema, device, layout),
-        tables=tuple(tables),
+        tables=tables,
         seed_type=schema.node_types.index(subgraph.seed_type),
         num_seeds=subgraph.num_seeds,
         num_edges=subgraph.num_edges,
         target=target.to(device=device, dtype=dtype),
+    )
+
+
+def table_input(
+    block: dict[str, Tensor], row_id: Tensor, row_index: Tensor, asked: Tensor, *, dtype: torch.dtype
+) -> TableInput:
+    """Gather the distinct rows of one table, and encode the time stamps of its nodes as of ``asked`` i64[n]."""
+    return TableInput(
+        numeric=block["numeric"][row_id].to(dtype),
+        categorical=block["categorical"][row_id].long(),
+        text=block["text"][row_id].flatten(1).to(dtype),
+        row_index=row_index,
+        time=encode_time(block["timestamp"][row_id][row_index], asked).to(dtype),
     )
 
 

@@ -17,7 +17,8 @@ BACKENDS: Final[dict[str, str]] = {
     "dgl": "backends.dgl",
 }
 
-#: Name to the forms in which its batches may store edges, the library's usual one first.
+#: Name to the forms in which its batches may store edges, the library's usual one first; ``graph.py`` of each says what
+#: they are. DGL's csr is none: its SpMM reads CSC or COO, so that no message can be sent along CSR alone.
 STORAGES: Final[dict[str, tuple[str, ...]]] = {
     "reference": ("edges",),
     "pyg": ("coo", "sorted", "csr"),

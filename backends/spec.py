@@ -18,18 +18,21 @@ CONVS: Final = ("native", "primitive", "stock")
 NORMS: Final = ("post", "pre", "none")
 INNER: Final = ("sage", "gat")
 STRATEGIES: Final = ("uniform", "last", "full")
+KINDS: Final = ("shared", "native")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendSpec:
     """A backend by name, with the form in which it stores the edges of a batch, and the integers of its node ids.
 
-    ``storage`` null is the library's usual form, the first that ``registry.STORAGES`` allows.
+    ``storage`` null is the library's usual form, the first that ``registry.STORAGES`` allows. ``pipeline`` is read with
+    ``sampler.kind`` native: which of the library's samplers, null: the first of ``native.PIPELINES``.
     """
 
     name: str
     storage: str | None = None
     ids: Literal["int64", "int32"] = "int64"
+    pipeline: str | None = None
 
     def __post_init__(self) -> None:
         if self.name not in BACKENDS:
@@ -123,15 +126,18 @@ class SamplerSpec:
 
     ``strategy``: ``uniform`` draws without replacement, ``last`` takes the most recent, ``full`` takes all whatever
     ``fanout`` says (whose length still gives the hops). ``time_rule`` "at_or_before" admits a row whose time equals
-    the seed's; "before" does not. With ``blocks`` each layer computes only what the seeds still need of it.
+    the seed's; "before" does not. With ``blocks`` each layer computes only what the seeds still need of it. ``kind`` is
+    ``shared`` (one sampler, the same batches for every backend) or ``native`` (each library's own: other batches).
     """
 
+    kind: str = "shared"
     fanout: tuple[int, ...] = (16, 8)
     strategy: str = "uniform"
     time_rule: Literal["at_or_before", "before"] = "at_or_before"
     blocks: bool = False
 
     def __post_init__(self) -> None:
+        _one_of("sampler.kind", self.kind, KINDS)
         _one_of("sampler.strategy", self.strategy, STRATEGIES)
         _one_of("sampler.time_rule", self.time_rule, ("at_or_before", "before"))
         if not self.fanout or any(count < -1 or count == 0 for count in self.fanout):

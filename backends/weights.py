@@ -73,7 +73,7 @@ def load_canonical(
     with torch.no_grad():
         for canonical, its in places.items():
             value = weights[canonical]
-            for place, part in zip(its, value if len(its) > 1 else (value,), strict=True):
+            for place, part in zip(its, value if len(its) > 1 else (value,) * len(its), strict=True):
                 if place.name not in parameters:
                     raise ValueError(f"{canonical} has its place in {place.name!r}, which the native model lacks")
                 target = place.view(parameters[place.name])

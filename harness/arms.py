@@ -28,6 +28,7 @@ from torch import Tensor
 
 from backends.base import load_backend
 from backends.batch import build_batch
+from backends.pipeline import build_native_batch, make_pipeline
 from backends.sampler import TemporalSampler
 from backends.tensors import to_tensor
 from backends.weights import build_model
@@ -125,16 +126,37 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     graph, schema = backend.compile_graph(task.graph, device), task.graph.schema
     sampler, seeds = TemporalSampler(task.graph, config.sampler, config.seed), task.split.train
     order = np.resize(shuffled_rows(len(seeds), seed=config.seed, epoch=0), NUM_BATCHES * config.train.batch_size)
-    drawn = [
-        (sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows]))
-        for rows in np.split(order, NUM_BATCHES)
-    ]
+    parts = np.split(order, NUM_BATCHES)
+    drawn = [(sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows])) for rows in parts]
 
     def build(index: int) -> Any:
         subgraph, target = drawn[index % NUM_BATCHES]
         return build_batch(backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype)
 
-    batches = [build(index) for index in range(NUM_BATCHES)]
+    if config.sampler.kind == "native":
+        pipeline = make_pipeline(
+            config.backend.name,
+            config.backend.pipeline,
+            task.graph,
+            config.sampler,
+            config.seed,
+            layout=config.layout,
+            device=device,
+        )
+        batches = [
+            build_native_batch(
+                backend,
+                graph,
+                schema,
+                pipeline.sample(seeds, rows, split="train", epoch=0),
+                to_tensor(seeds.target[rows]),
+                device=device,
+                dtype=dtype,
+            )
+            for rows in parts
+        ]
+    else:
+        batches = [build(index) for index in range(NUM_BATCHES)]
     model = build_model(
         backend, config.model, schema, seed=config.seed, device=device, dtype=dtype, num_outputs=task.num_outputs
     )

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from backends.families import find_family
+from backends.native import check_native
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from tasks.names import did_you_mean
 
@@ -106,6 +108,23 @@ class TrialConfig:
                 f"sampler.fanout={list(self.sampler.fanout)} has {len(self.sampler.fanout)} hops; allowed is one a "
                 f"layer, and model.layers={self.model.layers}"
             )
+        family = find_family(self.model.family)
+        inner = find_family(self.model.inner) if "inner" in family.options else family
+        for its in (family, inner):
+            forms = its.storages.get(self.backend.name)
+            if self.model.conv != "primitive" and forms is not None and self.backend.storage not in forms:
+                raise ValueError(
+                    f"backend.storage={self.backend.storage!r}: {self.backend.name}'s own {its.name} layer runs in "
+                    f"{', '.join(forms)} alone; model.conv=primitive runs in every form"
+                )
+        if (self.backend.storage, self.model.aggregation, self.measure.device) == ("csr", "max", "cuda"):
+            raise ValueError("backend.storage='csr': PyG's product with CSR knows no maximum on cuda; allowed is coo")
+        if self.sampler.kind == "native":
+            check_native(self.backend.name, self.backend.pipeline, self.sampler, self.dataset.self_depth)
+        elif self.backend.pipeline is not None:
+            raise ValueError(
+                f"backend.pipeline={self.backend.pipeline!r} with sampler.kind={self.sampler.kind!r}: allowed is null"
+            )
 
     @property
     def layout(self) -> Layout:
@@ -157,7 +176,11 @@ class TrialConfig:
 
     def trial_id(self, data_fingerprint: str) -> str:
         """Return the identity that resuming goes by: config, seed, data and code."""
-        return _digest([self.config_id, self.seed, data_fingerprint, code_version()])
+        return _digest([self.config_id, self.seed, data_fingerprint, code_version(), *self.outside_code()])
+
+    def outside_code(self) -> list[str]:
+        """Return a hash of the family's code where it lies outside relduel; nothing for a family of ours."""
+        return find_family(self.model.family).outside_code()
 
     def _identity(self) -> dict[str, Any]:
         data = self.to_dict()

@@ -34,7 +34,14 @@ BLOCKS: Final = 30
 #: A block has four legs and takes at least this long (METHOD M6 asks for 20 ms).
 BLOCK_S: Final = 0.04
 #: Settings in which two arms may differ and still be shown to compute the same function (METHOD M2).
-DECLARABLE: Final = ("backend.storage", "backend.ids", "model.conv", "sampler.blocks", "sampler.kind")
+DECLARABLE: Final = (
+    "backend.storage",
+    "backend.ids",
+    "model.conv",
+    "sampler.blocks",
+    "sampler.kind",
+    "backend.pipeline",
+)
 _ARMS: Final = ("a", "b")
 
 
@@ -150,6 +157,8 @@ def plan_duel(
         given = {key: _value(own, key) for key in ("python", "checkout")}
         rest = [text for text in own if text.partition("=")[0] not in given]
         trial = plan_trials([compose_trial([*common, *rest])])[0]
+        if what == "batch" and trial.config.sampler.kind == "native":
+            raise ValueError("--what batch: a library's own sampler draws and builds in one; allowed is sampler=shared")
         checkout = Path(given["checkout"]).resolve() if given["checkout"] else None
         if checkout and not (checkout / "harness" / "worker.py").is_file():
             raise ValueError(f"{name}.checkout={given['checkout']}: no harness/worker.py there; allowed is a checkout")

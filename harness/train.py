@@ -20,6 +20,7 @@ from torch import Tensor
 from backends.base import Backend
 from backends.batch import Batch, build_batch
 from backends.model import RelationalModel
+from backends.pipeline import NativePipeline, build_native_batch
 from backends.sampler import TemporalSampler
 from backends.spec import Layout
 from backends.tensors import to_array, to_tensor
@@ -38,7 +39,7 @@ class DivergedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
-    """Everything that turns rows of a split into batches on the device."""
+    """Everything that turns rows of a split into batches on the device: the shared sampler, or the library's own."""
 
     backend: Backend
     graph: Any
@@ -47,16 +48,23 @@ class Feed:
     layout: Layout
     device: torch.device
     dtype: torch.dtype
+    pipeline: NativePipeline | None = None
 
     def batch(self, split: Split, rows: Int64Array, epoch: int = 0) -> Batch:
         """Sample and build the batch of some rows of a split."""
-        seeds = self.task.split[split]
+        seeds, schema = self.task.split[split], self.task.graph.schema
+        target = to_tensor(seeds.target[rows])
+        if self.pipeline is not None:
+            sample = self.pipeline.sample(seeds, rows, split=split, epoch=epoch)
+            return build_native_batch(
+                self.backend, self.graph, schema, sample, target, device=self.device, dtype=self.dtype
+            )
         return build_batch(
             self.backend,
             self.graph,
-            self.task.graph.schema,
+            schema,
             self.sampler.sample(seeds, rows, split=split, epoch=epoch),
-            to_tensor(seeds.target[rows]),
+            target,
             layout=self.layout,
             device=self.device,
             dtype=self.dtype,

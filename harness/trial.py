@@ -15,6 +15,7 @@ import torch
 
 from backends.base import load_backend
 from backends.csr import check_split_sees_neighbours
+from backends.pipeline import make_pipeline
 from backends.registry import UnavailableError
 from backends.sampler import TemporalSampler
 from backends.weights import build_model
@@ -52,6 +53,17 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     baselines = baseline_scores(task, folder)
     phases.enter("compile_graph")
     graph = backend.compile_graph(task.graph, device)
+    pipeline = None
+    if config.sampler.kind == "native":
+        pipeline = make_pipeline(
+            config.backend.name,
+            config.backend.pipeline,
+            task.graph,
+            config.sampler,
+            config.seed,
+            layout=config.layout,
+            device=device,
+        )
     phases.enter("build_model")
     model = build_model(
         backend,
@@ -63,7 +75,14 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         num_outputs=task.num_outputs,
     )
     feed = Feed(
-        backend=backend, graph=graph, task=task, sampler=sampler, layout=config.layout, device=device, dtype=dtype
+        backend=backend,
+        graph=graph,
+        task=task,
+        sampler=sampler,
+        layout=config.layout,
+        device=device,
+        dtype=dtype,
+        pipeline=pipeline,
     )
     phases.close()
     idle = idle_power_w(device)

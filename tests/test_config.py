@@ -1,14 +1,19 @@
 """Configs: composed by Hydra, checked once, frozen, and named by hashes that mean what they say."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from backends.families import BUILT_IN, OPTIONS, find_family
 from backends.spec import ModelSpec
-from harness.compose import SHELF, compose_trial, expand, read_sweep, shelf_names
+from harness import compose as compose_module
+from harness.compose import SHELF, compose_trial, expand, parse_values, read_sweep, shelf_names
 from harness.config import TrialConfig
+from harness.plain_compose import PlainShelf
 
 OTHERS = ["backend=dgl", "seed=3", "dataset.path=elsewhere", "measure.threads=2", "measure.timeout_s=5"]
 
@@ -125,3 +130,107 @@ def test_configs_hold_every_key_of_the_dataclasses() -> None:
         unread = set(OPTIONS) - set(find_family(family).options)
         data = yaml.safe_load((SHELF / "model" / f"{family}.yaml").read_text())
         assert set(data) == {field.name for field in dataclasses.fields(ModelSpec)} - unread, family
+
+
+def by_hydra(shelf: Path, *overrides: str) -> Any:
+    """Compose with Hydra alone."""
+    with initialize_config_dir(str(shelf), version_base="1.3"):
+        return OmegaConf.to_container(compose("trial", overrides=list(overrides)), resolve=True)
+
+
+VALUES = [
+    ("seed=7", "train.lr=1e-3", "sampler.fanout=[3,-1]", "dataset.path='with space/$x'", "model.bases=null"),
+    ("task=driver-dnf", "train.epochs=2", "sampler.blocks=true", 'measure.dtype="float64"', "task.name=0123"),
+    ("task=driver-top3", "backend=dgl", "backend.storage=coo", "train.weight_decay=.5", "dataset.scale=-0.0"),
+]
+
+
+@pytest.mark.parametrize("choice", VALUES, ids=[choice[0] for choice in VALUES])
+def test_plain_composition_is_hydra_s(choice: tuple[str, ...]) -> None:
+    """Values of every kind, recipes that reach into other groups and values over recipes come out as Hydra's do."""
+    family = "rgcn" if "model.bases=null" in choice else "hgt"
+    overrides = (f"model={family}", "dataset=rel-f1" if "scale" not in str(choice) else "dataset=shop", *choice)
+    plain = PlainShelf(SHELF).compose(overrides)
+    assert plain is not None
+    assert compose_module._text(plain) == compose_module._text(by_hydra(SHELF, *overrides))
+
+
+def test_plain_composition_knows_every_file_of_the_shelf() -> None:
+    """Each name of each group is merged as Hydra merges it, also all tasks over another sampler and training."""
+    groups = [group for group in compose_module._groups() if group != "dataset"]
+    names = {group: shelf_names(group) for group in groups} | {"dataset": ["folder", "rel-f1", "shop"]}
+    shelf = PlainShelf(SHELF)
+    for number in range(max(map(len, names.values()))):
+        choice = [f"{group}={its[number % len(its)]}" for group, its in names.items()] + ["dataset.path=x"]
+        assert shelf.compose(choice) == by_hydra(SHELF, *choice), choice
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "choice"),
+    [
+        ("model/b.yaml", "defaults: [a]\nlayers: 3", ["model=b"]),
+        ("model/b.yaml", "# @package other\nlayers: 3", ["model=b"]),
+        ("model/b.yaml", "layers: ${seed}", ["model=b"]),
+        ("model/b.yaml", "layers: ???", ["model=b"]),
+        ("model/b.yaml", "# @package _global_\nseed: {x: 1}", ["model=b"]),
+        ("trial.yaml", "defaults: [model: a, {optional task: none}, _self_]\nseed: 0", []),
+        ("trial.yaml", "defaults: [model: a]\nseed: 0", []),
+        ("model/b.yaml", "layers: 3", ["model.layers={x:1}"]),
+        ("model/b.yaml", "layers: 3", ["model.other=1"]),
+        ("model/b.yaml", "layers: 3", ["+model.layers=1"]),
+        ("model/b.yaml", "layers: 3", ["~model.layers"]),
+        ("model/b.yaml", "layers: 3", ["model=[a,b]"]),
+        ("model/b.yaml", "layers: 3", ["model.layers=${seed}"]),
+    ],
+)
+def test_plain_composition_leaves_the_rest_to_hydra(file: str, content: str, choice: list[str], tmp_path: Path) -> None:
+    """What it might merge otherwise than Hydra is None; the shelf that these spoil composes."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a.yaml").write_text("layers: 2\nchannels: 4\n")
+    (tmp_path / "trial.yaml").write_text("defaults: [model: a, _self_]\nseed: 0\n")
+    assert PlainShelf(tmp_path).compose(["model.layers=5"]) == by_hydra(tmp_path, "model.layers=5")
+    (tmp_path / file).write_text(content)
+    assert PlainShelf(tmp_path).compose(choice) is None
+
+
+def count_compositions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Record what Hydra composes."""
+    found: list[tuple[str, ...]] = []
+    real = compose_module._compose_by_hydra
+    monkeypatch.setattr(compose_module, "_compose_by_hydra", lambda choice: found.append(choice) or real(choice))
+    return found
+
+
+def test_hydra_composes_once_however_many_configs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan of 240 configs over four groups asks Hydra for the first one only, and each is what Hydra makes alone."""
+    found = count_compositions(monkeypatch)
+    groups = ["model=sage,gat,hgt", "backend=pyg,dgl", "task=driver-dnf,driver-top3"]
+    composed = expand([*groups, "train.lr=0.1,0.2", "seed=range(0,10)"])
+    assert (len(composed), len(found)) == (240, 1)
+    for item in (composed[0], composed[77], composed[239]):
+        assert TrialConfig.from_dict(by_hydra(SHELF, *item.overrides)) == item.config
+
+
+def test_hydra_wins_where_the_plain_composition_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain composition that is wrong is found out by the first config, and used for none."""
+    real = PlainShelf.compose
+
+    def wrong(shelf: PlainShelf, choice: Any) -> dict[str, Any] | None:
+        tree = real(shelf, choice)
+        assert tree is not None
+        tree["model"]["channels"] += 1
+        return tree
+
+    right = expand(["backend=pyg,dgl", "train.epochs=1,2"])
+    monkeypatch.setattr(PlainShelf, "compose", wrong)
+    found = count_compositions(monkeypatch)
+    assert expand(["backend=pyg,dgl", "train.epochs=1,2"]) == right
+    assert len(found) == 4
+
+
+def test_values_are_parsed_by_hydra_s_grammar() -> None:
+    """Single values come out typed and unquoted; a sweep or an addition is none."""
+    assert parse_values(["dataset.path='a b'", "measure.threads=2"]) == {"dataset.path": "a b", "measure.threads": 2}
+    for text in ("measure.threads=1,2", "+seed=1", "seed"):
+        with pytest.raises(ValueError, match="allowed is"):
+            parse_values([text])

@@ -1,4 +1,11 @@
-"""Graph specs and subgraphs as DGL heterographs, and back."""
+"""Graph specs and subgraphs as DGL heterographs, and back.
+
+A whole graph may take every format. So may a batch in the form ``auto``: DGL makes what a kernel wants when it wants
+it. In the forms ``coo`` and ``csc`` a batch has that format alone. There is no form ``csr``: nothing could be sent
+along it, since DGL's SpMM reads CSC or COO. What each alone cannot do: COO no edge_softmax, and so no attention; CSC no
+SDDMM (u_add_v, u_dot_v, the backward pass of u_mul_e), and no message functions in Python. Node and edge ids are of
+``layout.ids``.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +66,11 @@ def features(graph: Any, table: str) -> dict[str, Tensor]:
 def compile_batch(
     subgraph: Subgraph, schema: GraphSchema, device: torch.device, layout: Layout
 ) -> tuple[Topology, ...]:
-    """Build the heterograph of the batch, or with blocks DGL's block of each layer; empty relations are there."""
-    dgl = import_dgl()
+    """Build the heterograph of the batch, or with blocks DGL's block of each layer, in the form of the layout.
+
+    Empty relations are there.
+    """
+    dgl, ids = import_dgl(), getattr(torch, layout.ids)
     names = [node_name(index) for index in range(len(schema.tables))]
     edges = {
         native: (to_tensor(subgraph.edges[key].src, device), to_tensor(subgraph.edges[key].dst, device))
@@ -74,15 +84,36 @@ def compile_batch(
         }
         num_src, num_dst = dict(zip(names, view.num_src, strict=True)), dict(zip(names, view.num_dst, strict=True))
         if layout.blocks:
-            return dgl.create_block(seen, num_src, num_dst, device=device)
-        return dgl.heterograph(seen, num_src, device=device)
+            graph = dgl.create_block(seen, num_src, num_dst, idtype=ids, device=device)
+        else:
+            graph = dgl.heterograph(seen, num_src, idtype=ids, device=device)
+        return restrict(graph, layout.storage)
 
     return layer_topologies(subgraph, layout, build)
 
 
+def restrict(graph: Any, storage: str) -> Any:
+    """Return the graph in a storage form: with that format alone, or as it is for ``auto``."""
+    return graph if storage == "auto" else graph.formats(storage)
+
+
+def storage_of(graph: Any) -> str:
+    """Return the storage form of a graph: the format that it is restricted to, or ``auto``."""
+    formats = graph.formats()
+    allowed: list[str] = [*formats["created"], *formats["not created"]]
+    return allowed[0] if len(allowed) == 1 else "auto"
+
+
+def edge_list(graph: Any, native: tuple[str, str, str]) -> tuple[Tensor, Tensor]:
+    """Return (src, dst) of one relation in the order of the edge ids, whatever the form; in the graph's id type."""
+    relation = graph[native]
+    if storage_of(relation) == "csc":
+        relation = relation.formats("coo")
+    src, dst = relation.edges(order="eid")
+    return src, dst
+
+
 def read_batch(topology: Topology, schema: GraphSchema) -> dict[RelationKey, tuple[Tensor, Tensor]]:
-    """Return (src, dst) by relation key."""
-    return {
-        key: topology.graph.edges(etype=native)
-        for native, key in zip(native_relations(schema), schema.relations, strict=True)
-    }
+    """Return (src, dst) by relation key, in the sampler's order: every form keeps the edges' ids."""
+    edges = [edge_list(topology.graph, native) for native in native_relations(schema)]
+    return {key: (src.long(), dst.long()) for key, (src, dst) in zip(schema.relations, edges, strict=True)}

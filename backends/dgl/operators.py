@@ -1,15 +1,21 @@
-"""The operators over DGL's kernels: gspmm and gsddmm by their names in ``dgl.ops``, and edge_softmax."""
+"""The operators over DGL's kernels: gspmm and gsddmm by their names in ``dgl.ops``, and edge_softmax.
+
+Unions and foldings are blocks in the storage form of the batch. Where a form alone lacks a kernel, the nearest that
+DGL has steps in: on COO the softmax is put together from maximum, difference, sum and quotient; on CSC, what needs both
+ends of an edge runs on a copy of the graph that has COO too, made once a topology.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from backends.base import Topology, position
+from backends.dgl.graph import edge_list, restrict, storage_of
 from backends.dgl.library import import_dgl
 from backends.operators import EdgeOperators
 
@@ -21,6 +27,8 @@ class DglEdgeOperators:
     graph: Any
     num_src: int
     num_dst: int
+    storage: str = "auto"
+    made: dict[str, Any] = field(default_factory=dict)
 
     def sum(self, src: Tensor) -> Tensor:
         """Use copy_u_sum."""
@@ -31,7 +39,12 @@ class DglEdgeOperators:
         return import_dgl().ops.copy_u_mean(self.graph, src)
 
     def max(self, src: Tensor) -> Tensor:
-        """Use update_all: copy_u_max alone gives minus infinity where there is no edge."""
+        """Use update_all: copy_u_max alone gives minus infinity where there is no edge.
+
+        Where there is no edge at all it is not asked: the backward pass would hand all gradients to source 0.
+        """
+        if self.graph.num_edges() == 0:
+            return src.new_zeros(self.num_dst, *src.shape[1:])
         function = import_dgl().function
         with self.graph.local_scope():
             self.graph.srcdata["x"] = src
@@ -41,19 +54,31 @@ class DglEdgeOperators:
 
     def add(self, src: Tensor, dst: Tensor) -> Tensor:
         """Use u_add_v."""
-        return import_dgl().ops.u_add_v(self.graph, src, dst)
+        return import_dgl().ops.u_add_v(self._expanded(), src, dst)
 
     def dot(self, src: Tensor, dst: Tensor) -> Tensor:
         """Use u_dot_v, which keeps an axis of one."""
-        return import_dgl().ops.u_dot_v(self.graph, src, dst).squeeze(-1)
+        return import_dgl().ops.u_dot_v(self._expanded(), src, dst).squeeze(-1)
 
     def softmax(self, edge: Tensor) -> Tensor:
-        """Use edge_softmax."""
-        return import_dgl().ops.edge_softmax(self.graph, edge)
+        """Use edge_softmax; on COO, which it cannot read, the kernels that it is made of."""
+        ops = import_dgl().ops
+        if self.storage != "coo":
+            return ops.edge_softmax(self.graph, edge)
+        weight = torch.exp(ops.e_sub_v(self.graph, edge, ops.copy_e_max(self.graph, edge.detach())))
+        return ops.e_div_v(self.graph, weight, ops.copy_e_sum(self.graph, weight))
 
     def weighted_sum(self, src: Tensor, edge: Tensor) -> Tensor:
         """Use u_mul_e_sum."""
-        return import_dgl().ops.u_mul_e_sum(self.graph, src, edge.unsqueeze(-1))
+        return import_dgl().ops.u_mul_e_sum(self._expanded(), src, edge.unsqueeze(-1))
+
+    def _expanded(self) -> Any:
+        """Return a graph whose formats know both ends of an edge: the graph itself, but where it is CSC alone."""
+        if self.storage != "csc":
+            return self.graph
+        if "expanded" not in self.made:
+            self.made["expanded"] = self.graph.formats(["coo", "csc"])
+        return self.made["expanded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +91,9 @@ class DglOperators:
         """Use the relation's slice of the graph."""
 
         def build() -> DglEdgeOperators:
-            graph = self.topology.graph
             src, _, dst = native = self._native(index)
-            return DglEdgeOperators(
-                graph=graph[native],
-                num_src=self.topology.num_src[position(src)],
-                num_dst=self.topology.num_dst[position(dst)],
-            )
+            num_src, num_dst = self.topology.num_src[position(src)], self.topology.num_dst[position(dst)]
+            return self._edge_operators(self.topology.graph[native], num_src, num_dst)
 
         return self.topology.derive(f"relation {index}", build)
 
@@ -82,11 +103,11 @@ class DglOperators:
         def build() -> DglEdgeOperators:
             src, dst, offset, parts = [], [], 0, [self.relation(index) for index in indices]
             for index, part in zip(indices, parts, strict=True):
-                its_src, its_dst = self.topology.graph.edges(etype=self._native(index), order="eid")
+                its_src, its_dst = edge_list(self.topology.graph, self._native(index))
                 src.append(its_src + offset)
                 dst.append(its_dst)
                 offset += part.num_src
-            return _block(torch.cat(src), torch.cat(dst), offset, parts[0].num_dst)
+            return self._block(src, dst, offset, parts[0].num_dst)
 
         return self.topology.derive(f"union {tuple(indices)}", build)
 
@@ -98,12 +119,25 @@ class DglOperators:
             src, dst = [], []
             for index in range(len(self.topology.graph.canonical_etypes)):
                 native = self._native(index)
-                its_src, its_dst = self.topology.graph.edges(etype=native, order="eid")
+                its_src, its_dst = edge_list(self.topology.graph, native)
                 src.append(its_src + sum(num_src[: position(native[0])]))
                 dst.append(its_dst + sum(num_dst[: position(native[2])]))
-            return _block(torch.cat(src), torch.cat(dst), sum(num_src), sum(num_dst))
+            return self._block(src, dst, sum(num_src), sum(num_dst))
 
         return self.topology.derive("folded", build)
+
+    def _block(self, src: list[Tensor], dst: list[Tensor], num_src: int, num_dst: int) -> DglEdgeOperators:
+        """Join edges into a block with the ids and the storage form of the topology's graph."""
+        like = self.topology.graph
+        ends = (torch.cat(src), torch.cat(dst))
+        block = import_dgl().create_block(ends, num_src, num_dst, idtype=like.idtype, device=like.device)
+        return self._edge_operators(restrict(block, self._storage()), num_src, num_dst)
+
+    def _edge_operators(self, graph: Any, num_src: int, num_dst: int) -> DglEdgeOperators:
+        return DglEdgeOperators(graph=graph, num_src=num_src, num_dst=num_dst, storage=self._storage())
+
+    def _storage(self) -> str:
+        return self.topology.derive("storage", lambda: storage_of(self.topology.graph))
 
     def _native(self, index: int) -> tuple[str, str, str]:
         """Return a relation's native name; DGL sorts its types, so the position there is another."""
@@ -114,8 +148,3 @@ class DglOperators:
 def operators(topology: Topology) -> DglOperators:
     """Return the operators on a topology."""
     return DglOperators(topology=topology)
-
-
-def _block(src: Tensor, dst: Tensor, num_src: int, num_dst: int) -> DglEdgeOperators:
-    block = import_dgl().create_block((src, dst), num_src, num_dst, device=src.device)
-    return DglEdgeOperators(graph=block, num_src=num_src, num_dst=num_dst)

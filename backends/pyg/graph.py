@@ -1,17 +1,32 @@
-"""Graph specs and subgraphs as ``HeteroData``, edges in COO form, and back."""
+"""Graph specs and subgraphs as ``HeteroData``, and back.
+
+A whole graph keeps its edges as COO, in the order of the spec. A batch stores them in one of three forms:
+
+- ``coo``: ``edge_index``, a tensor [2, e] in the sampler's order;
+- ``sorted``: ``edge_index``, PyG's ``EdgeIndex`` that knows it is sorted by destination. PyG's softmax then works on
+  segments; its scatter does not, and SAGEConv is none the faster for it;
+- ``csr``: ``adj_t``, the transposed adjacency as a torch CSR matrix, which SAGEConv multiplies by.
+
+Duplicate edges survive in each: the matrix is built here, since PyG's ``to_torch_csr_tensor`` merges them.
+"""
 
 from __future__ import annotations
 
+import functools
+import warnings
+
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
+from torch_geometric.index import index2ptr, ptr2index
 
-from backends.base import Topology, layer_topologies, native_relations, node_name
+from backends.base import Topology, layer_topologies, native_relations, node_name, position
 from backends.readback import spec_from_tensors
 from backends.spec import Layout
 from backends.subgraph import LayerView, Subgraph
 from backends.tensors import to_tensor
-from tasks.graph import BLOCKS, GraphSchema, GraphSpec, RelationKey
+from tasks.graph import BLOCKS, GraphSchema, GraphSpec, Int64Array, RelationKey
 
 
 def compile_graph(spec: GraphSpec, device: torch.device) -> HeteroData:
@@ -49,35 +64,117 @@ def features(data: HeteroData, table: str) -> dict[str, Tensor]:
 def compile_batch(
     subgraph: Subgraph, schema: GraphSchema, device: torch.device, layout: Layout
 ) -> tuple[Topology, ...]:
-    """Build the HeteroData of each layer; an empty relation keeps its key, with an ``edge_index`` of [2, 0].
+    """Build the HeteroData of each layer, in the form of ``layout.storage``.
 
-    HeteroConv would skip the root weight and bias of a relation that is left out.
+    An empty relation keeps its key, with no edges: HeteroConv would skip the root weight and bias of a relation that
+    is left out. With blocks a layer's data are what ``torch_geometric.utils.trim_to_layer`` leaves: a relation spans
+    all ``num_src`` nodes of its two types.
     """
-    edges = [
-        torch.stack([to_tensor(subgraph.edges[key].src, device), to_tensor(subgraph.edges[key].dst, device)])
-        for key in schema.relations
-    ]
+    relations = list(zip(native_relations(schema), (subgraph.edges[key] for key in schema.relations), strict=True))
+    edges = [torch.stack([to_tensor(its.src, device), to_tensor(its.dst, device)]) for _, its in relations]
 
     def build(view: LayerView) -> HeteroData:
         data = HeteroData()
         for index, num in enumerate(view.num_src):
             data[node_name(index)].num_nodes = num
-        for native, edge_index, num in zip(native_relations(schema), edges, view.num_edges, strict=True):
-            data[native].edge_index = edge_index[:, :num]
+        for (native, its), whole, num in zip(relations, edges, view.num_edges, strict=True):
+            store, edge_index = data[native], whole[:, :num]
+            if layout.storage == "coo":
+                store.edge_index = edge_index
+                continue
+            if not is_sorted(its.dst):
+                edge_index = sort_by_destination(edge_index)
+            num_src, num_dst = view.num_src[position(native[0])], view.num_src[position(native[2])]
+            if layout.storage == "sorted":
+                store.edge_index = sorted_edges(edge_index, num_src, num_dst)
+            else:
+                rowptr = index2ptr(edge_index[1], num_dst)
+                store.adj_t = adjacency(rowptr, edge_index[0], num_src, torch.float32)
         return data
 
     return layer_topologies(subgraph, layout, build)
 
 
-def edges_of(data: HeteroData) -> dict[tuple[str, str, str], Tensor]:
-    """Return the edges of every relation in the form that PyG's layers take."""
-    return data.edge_index_dict
+def storage_of(data: HeteroData) -> str:
+    """Return the form in which the HeteroData of a batch holds its edges."""
+    for native in data.edge_types:
+        if "adj_t" in data[native]:
+            return "csr"
+        if isinstance(data[native].edge_index, EdgeIndex):
+            return "sorted"
+    return "coo"
+
+
+def edges_of(data: HeteroData, dtype: torch.dtype = torch.float32) -> dict[tuple[str, str, str], Tensor]:
+    """Return the edges of every relation in the form that PyG's layers take: by storage, see the top of this file.
+
+    The entries of a CSR matrix have to be of the ``dtype`` of what it is multiplied by.
+    """
+    if storage_of(data) != "csr":
+        return data.edge_index_dict
+    return {
+        native: adj_t
+        if adj_t.dtype == dtype
+        else adjacency(adj_t.crow_indices(), adj_t.col_indices(), adj_t.shape[1], dtype)
+        for native, adj_t in data.adj_t_dict.items()
+    }
+
+
+def edge_list(data: HeteroData, native: tuple[str, str, str]) -> Tensor:
+    """Return the edges of one relation as a plain tensor i64[2, e], whatever the form, in the order of the form."""
+    store = data[native]
+    if "adj_t" in store:
+        dst = ptr2index(store.adj_t.crow_indices(), output_size=store.adj_t.col_indices().numel())
+        return torch.stack([store.adj_t.col_indices(), dst])
+    edge_index: Tensor = store.edge_index
+    return edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
 
 
 def read_batch(topology: Topology, schema: GraphSchema) -> dict[RelationKey, tuple[Tensor, Tensor]]:
-    """Return (src, dst) by relation key."""
-    data = topology.graph
-    return {
-        key: (data[native].edge_index[0], data[native].edge_index[1])
-        for native, key in zip(native_relations(schema), schema.relations, strict=True)
-    }
+    """Return (src, dst) by relation key.
+
+    COO keeps the sampler's order; the other forms are sorted by destination, those into one destination in the
+    sampler's order.
+    """
+    edges = [edge_list(topology.graph, native) for native in native_relations(schema)]
+    return {key: (src, dst) for key, (src, dst) in zip(schema.relations, edges, strict=True)}
+
+
+def is_sorted(dst: Int64Array) -> bool:
+    """Tell whether destinations ascend, as the shared sampler's do; asked of the host's copy, a GPU need not wait."""
+    return bool((dst[1:] >= dst[:-1]).all())
+
+
+def sort_by_destination(edge_index: Tensor) -> Tensor:
+    """Sort edges i64[2, e] by destination, stably."""
+    return edge_index[:, edge_index[1].argsort(stable=True)]
+
+
+def sorted_edges(edge_index: Tensor, num_src: int, num_dst: int) -> Tensor:
+    """Return edges i64[2, e], which have to be sorted by destination, as PyG's tensor that knows that they are."""
+    edges: Tensor = EdgeIndex(edge_index, sparse_size=(num_src, num_dst), sort_order="col")
+    return edges
+
+
+def adjacency(rowptr: Tensor, source: Tensor, num_src: int, dtype: torch.dtype) -> Tensor:
+    """Build the transposed adjacency [D, S] as a CSR matrix of ones, duplicates being entries of their own.
+
+    ``rowptr`` i64[D + 1] are the bounds of each destination's edges, ``source`` i64[e] their sources.
+    """
+    _hear_out_torch()
+    return torch.sparse_csr_tensor(
+        rowptr,
+        source,
+        torch.ones(len(source), dtype=dtype, device=source.device),
+        size=(len(rowptr) - 1, num_src),
+        check_invariants=False,
+    )
+
+
+@functools.cache
+def _hear_out_torch() -> None:
+    """Let torch give, unheard, the two warnings that it gives at a process's first CSR matrices."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
+        torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), size=(1, 1))

@@ -24,7 +24,7 @@ class HeteroLayer(nn.Module):
         x = {
             node_name(index): value[:num] for index, (value, num) in enumerate(zip(x_NC, topology.num_src, strict=True))
         }
-        out = self.hetero(x, edges_of(topology.graph))
+        out = self.hetero(x, edges_of(topology.graph, x_NC[0].dtype))
         return [out.get(node_name(index)) for index in range(len(x_NC))]
 
 

@@ -37,7 +37,13 @@ class MaxConv(nn.Module):
         self.root = nn.Linear(channels, channels, bias=False)
 
     def forward(self, graph: Any, x_NC: tuple[Tensor, Tensor]) -> Tensor:
-        """Return [N of dst, C]; 0 is the maximum of nothing."""
+        """Return [N of dst, C]; 0 is the maximum of nothing.
+
+        DGL is not asked for the maximum over no edges at all: its backward pass would hand all gradients to source 0.
+        """
+        if graph.num_edges() == 0:
+            nothing = x_NC[0].new_zeros(graph.num_dst_nodes(), x_NC[0].shape[1])
+            return self.neighbour(nothing) + self.root(x_NC[1])
         function = import_dgl().function
         with graph.local_scope():
             graph.srcdata["x"] = x_NC[0]

@@ -108,7 +108,7 @@ def _read(path: Path, store: Store) -> dict[str, Any]:
 
 
 def _has_blocks(process: Mapping[str, Any]) -> bool:
-    blocks = process.get("blocks")
+    blocks = process.get("blocks") or []
     return bool(blocks) and all(
         sorted(leg["arm"] for leg in block) == ["a", "a", "b", "b"]
         and all(leg["wall_s"] > 0 and leg["units"] >= 1 for leg in block)
@@ -118,7 +118,8 @@ def _has_blocks(process: Mapping[str, Any]) -> bool:
 
 def _unit_s(block: Sequence[Mapping[str, Any]], arm: str) -> float:
     legs = [leg for leg in block if leg["arm"] == arm]
-    return math.fsum(leg["wall_s"] for leg in legs) / sum(leg["units"] for leg in legs)
+    seconds, units = math.fsum(leg["wall_s"] for leg in legs), sum(int(leg["units"]) for leg in legs)
+    return seconds / units
 
 
 def summarise(

@@ -20,7 +20,7 @@ HEAVY = LIBRARIES | {"pandas", "relbench", "numpy", "hydra", "matplotlib", "numb
 CHILD = {
     f"harness.{name}"
     for name in (
-        *("arm_worker", "arms", "clock", "doctor", "duel_process", "energy", "gate_batches", "memory", "nvml"),
+        *("arena", "arm_worker", "arms", "clock", "doctor", "duel_process", "energy", "gate_batches", "memory", "nvml"),
         *("parity", "phases", "seeding", "train", "trial"),
     )
 }

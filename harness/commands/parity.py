@@ -1,8 +1,9 @@
-"""Hold every backend against the reference: outputs, gradients and twenty optimiser steps, in float64 and float32."""
+"""Hold every family and library against the reference: outputs, gradients, twenty optimiser steps, the metric, bf16."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.commands.common import add_overrides, add_store, print_json, print_table
@@ -11,10 +12,28 @@ EXAMPLES = """\
 example:
   relduel parity
   relduel parity dataset=rel-f1 dataset.path=FOLDER task=driver-dnf backend=pyg
+  relduel parity model=gat,hgt model.conv=native,primitive
+  relduel parity sampler.blocks=true
+  relduel parity model.aggregation=max
+  relduel parity backend.storage=csr
+  relduel parity model=hgt model.conv=stock
   relduel parity 'model.channels=16,64' --json
 
-Both graph libraries are checked unless backend= names one. Exit code 1: not the same function.
+All families are checked unless model= or model.family= names some, and all libraries unless backend= does; of those
+left open, only they that know the options that are named. Float64 is held to 1e-9. A float32 quantity above 1e-5 is
+held to four times the floor: a library, or the reference, against itself with its edges permuted. Bfloat16 is a forward
+pass under autocast. A maximum gets tie-free inputs, since the libraries share its gradient differently among ties.
+
+conv=stock is a library's layer as it is, where that is another function: it is measured, and is no failure. Exit code
+1: something that claims to be the reference's function is not.
 """
+
+Row = Mapping[str, Any]
+#: Overrides that a table shows in columns of their own.
+_COLUMNS = {
+    "backend",
+    *("backend.name", "backend.storage", "backend.ids", "model", "model.family", "model.conv", "sampler.blocks"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,56 +46,190 @@ def run(options: argparse.Namespace) -> int:
     """Run the gate anew for each config, store its answers, print a row a quantity; return 1 unless all are ok."""
     import threading
 
+    from backends.registry import BACKENDS
     from harness.compose import expand
     from harness.plan import group_gates, plan_trials
     from harness.progress import ProgressView
     from harness.sweep import GATE_WEIGHT, run_gate_job
     from results.store import Store
 
-    overrides = list(options.overrides)
-    if not any(override.partition("=")[0] == "backend" for override in overrides):
-        overrides.append("backend=pyg,dgl")
     store = Store(options.store)
-    trials = plan_trials(expand(overrides))
+    trials = plan_trials(expand(complete(options.overrides)))
     groups = group_gates(trials)
     with ProgressView(GATE_WEIGHT * len(groups)) as view:
         for group in groups:
             run_gate_job(group, store, view, threading.Event())
-    answers = [store.read_parity(trial.parity_key) for group in groups for trial in group if trial.parity_key]
-    rows: list[dict[str, Any]] = [
-        {**row, "dataset": answer["dataset"], "task": answer["task"]}
-        for answer in answers
-        if answer
-        for row in answer["rows"]
-    ]
-    skipped = [f"{trial.config.backend.name}: {trial.skip}" for trial in trials if trial.skip]
-    problems = [f"{answer['backend']}: {answer['reason']}" for answer in answers if answer and answer["reason"]]
-    ok = bool(answers) and all(answer is not None and answer["ok"] for answer in answers)
+    order = list(BACKENDS)
+    gated = [trial for group in groups for trial in sorted(group, key=lambda its: order.index(its.config.backend.name))]
+    variants = vary([trial.overrides for trial in gated])
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    green = bool(gated)
+    for trial, variant in zip(gated, variants, strict=True):
+        answer = store.read_parity(trial.parity_key or "")
+        if answer is None or not answer["rows"]:
+            because = answer["reason"] if answer and answer["reason"] else "the gate gave no answer"
+            problems.append(f"{trial.config.model.family} {trial.config.backend.name}: {because}")
+            green = False
+            continue
+        rows += [
+            {
+                **row,
+                "dataset": answer["dataset"],
+                "task": answer["task"],
+                "variant": variant,
+                "ids": trial.config.backend.ids,
+                "blocks": trial.config.sampler.blocks,
+            }
+            for row in answer["rows"]
+        ]
+        green = green and all(row["ok"] or row.get("different") for row in answer["rows"])
+    arms = split_arms(rows)
+    different = [told for its in arms if (told := tell_different(its))]
+    summary = [summarise(its) for its in arms if not its[0].get("different")]
+    skipped = sorted({f"{trial.config.backend.name}: {trial.skip}" for trial in trials if trial.skip})
     if options.json:
-        print_json({"ok": ok, "rows": rows, "skipped": skipped, "problems": problems})
-        return 0 if ok else 1
-    columns = [
-        "task",
-        "family",
-        "aggregation",
-        "conv",
-        "backend",
-        "dtype",
-        "quantity",
-        "max_rel_diff",
-        "tolerance",
-        "ok",
-    ]
-    print_table("parity against the reference", columns, [[_cell(row[column]) for column in columns] for row in rows])
-    for line in [*(f"skipped {line}" for line in skipped), *problems]:
+        print_json(
+            {
+                "ok": green,
+                "rows": rows,
+                "skipped": skipped,
+                "problems": problems,
+                "different": different,
+                "summary": summary,
+            }
+        )
+        return 0 if green else 1
+    _print(rows)
+    lines = [*(f"not run: {line}" for line in skipped), *(f"no answer: {line}" for line in problems)]
+    lines += [f"not measured: {name_of(row)} {row['dtype']}: {row['skipped']}" for row in rows if row.get("skipped")]
+    for line in [*lines, *summary, *different]:
         print(line)
-    print("the same function" if ok else "NOT shown to be the same function")
-    return 0 if ok else 1
+    but = f", but for {len(different)} declared different" if different else ""
+    print(f"the same function{but}" if green else "NOT shown to be the same function")
+    return 0 if green else 1
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "ok" if value else "FAIL"
-    if isinstance(value, float):
-        return f"{value:.1e}"
-    return "infinite" if value is None else str(value)
+def complete(overrides: Sequence[str]) -> list[str]:
+    """Add the families and backends that the overrides leave open: all that know the options named."""
+    import yaml
+
+    from backends.families import OPTIONS, family_names, find_family
+    from backends.registry import BACKENDS, STORAGES
+    from harness.compose import SHELF, shelf_names
+
+    named = {key: text.split(",") for key, _, text in (override.partition("=") for override in overrides)}
+    added = []
+    if not {"backend", "backend.name"} & named.keys():
+        libraries = [name for name in BACKENDS if name != "reference"]
+        fitting = [name for name in libraries if set(named.get("backend.storage", ())) <= set(STORAGES[name])]
+        if named.get("backend.ids", ["int64"]) != ["int64"]:
+            fitting = [name for name in fitting if name == "dgl"]
+        added.append(f"backend={','.join(fitting or libraries)}")
+    if not {"model", "model.family"} & named.keys():
+        shelf = {
+            name: find_family(yaml.safe_load((SHELF / "model" / f"{name}.yaml").read_text(encoding="utf-8"))["family"])
+            for name in shelf_names("model")
+        }
+        shelf = dict(sorted(shelf.items(), key=lambda item: family_names().index(item[1].name)))
+        wanted = {option for option in OPTIONS if f"model.{option}" in named}
+        stock = "stock" in named.get("model.conv", ())
+        models = [name for name, its in shelf.items() if wanted <= set(its.options) and (its.stock or not stock)]
+        added.append(f"model={','.join(models or shelf)}")
+    return [*overrides, *added]
+
+
+def vary(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """Say for each config which of its overrides are not those of all, but for what a table shows anyway."""
+    common = set.intersection(*map(set, overrides)) if overrides else set()
+    return [
+        " ".join(item for item in its if item not in common and item.partition("=")[0] not in _COLUMNS)
+        for its in overrides
+    ]
+
+
+def split_arms(rows: Sequence[Row]) -> list[list[Row]]:
+    """Part the rows by arm: the rows of one config of one backend."""
+    arms: dict[str, list[Row]] = {}
+    for row in rows:
+        arms.setdefault(name_of(row), []).append(row)
+    return list(arms.values())
+
+
+def name_of(row: Row) -> str:
+    """Name a row's arm: family, convolution, backend with its storage form, and what else varies."""
+    return " ".join(filter(None, (row["family"], row["conv"], _form(row), row["variant"])))
+
+
+def summarise(rows: Sequence[Row]) -> str:
+    """Say in one line whether an arm is the reference's function, and its worst row in each dtype."""
+    worst = {
+        dtype: _worst([row for row in rows if row["dtype"] == dtype]) for dtype in {row["dtype"]: 0 for row in rows}
+    }
+    told = ", ".join(
+        f"{dtype} {_figure(row['max_rel_diff'])} of {_figure(row['tolerance'])} ({row['quantity']})"
+        for dtype, row in worst.items()
+        if row is not None
+    )
+    verdict = "same function" if all(row["ok"] for row in rows) else "NOT THE SAME"
+    return f"{name_of(rows[0])}: {verdict}; worst: {told}"
+
+
+def tell_different(rows: Sequence[Row]) -> str | None:
+    """Say what an arm that is declared another function was measured to be; None for any other arm."""
+    reason = rows[0].get("different")
+    if not reason:
+        return None
+    output = next(row for row in rows if row["quantity"] == "output")
+    if all(row["ok"] for row in rows):
+        return f"{name_of(output)}: declared a different function ({reason}), but it measures the same"
+    return f"{name_of(output)}: different function: {reason}; output differs by {_figure(output['max_rel_diff'])}"
+
+
+def _worst(rows: Sequence[Row]) -> Row | None:
+    """Return the row that is nearest to its bar, or farthest above it; an infinite difference is null."""
+
+    def share(row: Row) -> float:
+        difference, bar = row["max_rel_diff"], row["tolerance"]
+        if difference is None:
+            return float("inf")
+        return float(difference / bar) if bar else 0.0  # a bar without limit is null
+
+    return max((row for row in rows if not row.get("skipped")), key=share, default=None)
+
+
+def _form(row: Row) -> str:
+    words = [row.get("storage"), row["ids"] if row["ids"] != "int64" else "", "blocks" if row["blocks"] else ""]
+    form = " ".join(word for word in words if word)
+    return f"{row['backend']} ({form})" if form else str(row["backend"])
+
+
+def _print(rows: Sequence[Row]) -> None:
+    columns: dict[str, Callable[[Row], str]] = {
+        "family": lambda row: row["family"],
+        "conv": lambda row: row["conv"],
+        "backend (storage)": _form,
+        "variant": lambda row: row["variant"],
+        "dtype": lambda row: row["dtype"],
+        "quantity": lambda row: row["quantity"],
+        "max_rel_diff": lambda row: "-" if row.get("skipped") else _figure(row["max_rel_diff"]),
+        "tolerance": lambda row: _figure(row["tolerance"]),
+        "ok": _verdict,
+        "note": lambda row: row.get("note") or "",
+    }
+    shown = {name: cell for name, cell in columns.items() if any(cell(row) for row in rows)}
+    data = {f"{row['dataset']}, {row['task']}" for row in rows}
+    title = "parity against the reference" + (f": {data.pop()}" if len(data) == 1 else "")
+    print_table(title, list(shown), [[cell(row) for cell in shown.values()] for row in rows])
+
+
+def _verdict(row: Row) -> str:
+    if row.get("skipped"):
+        return "skipped"
+    if row["ok"]:
+        return "ok"
+    return "differs" if row.get("different") else "FAIL"
+
+
+def _figure(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.1e}"

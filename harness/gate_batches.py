@@ -1,0 +1,90 @@
+"""The rows that the gate looks at: training batches, validation rows, and the same batches with their edges shuffled.
+
+Guarantees: all are drawn once, from the seed alone, so every backend sees the same; validation rows that no metric can
+score (one class, say) are told apart from a failure, with the reason. It builds nothing of any library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from torch import Tensor
+
+from backends.sampler import TemporalSampler
+from backends.spec import SamplerSpec
+from backends.subgraph import EdgeSet, Subgraph
+from backends.tensors import to_tensor
+from harness.seeding import shuffled_rows
+from tasks.graph import Int64Array, RelationKey
+from tasks.metrics import evaluate
+from tasks.task import SeedTable, TaskSpec
+
+NUM_STEPS: Final = 20
+#: Seeds in a batch of the gate; its claim is about functions, not about speed.
+BATCH_SIZE: Final = 32
+#: At most so many validation rows are scored, in one batch.
+NUM_HELD_OUT: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Some validation rows with their targets f64[S]; ``unscorable`` is why they have no metric."""
+
+    subgraph: Subgraph
+    target: Tensor
+    unscorable: str | None
+
+
+def sample_batches(task: TaskSpec, spec: SamplerSpec, seed: int) -> list[tuple[Subgraph, Tensor]]:
+    """Draw the gate's batches from the train split: the same for every backend."""
+    sampler = TemporalSampler(task.graph, spec, seed)
+    seeds = task.split.train
+    order = np.resize(shuffled_rows(len(seeds), seed=seed, epoch=0), NUM_STEPS * BATCH_SIZE)
+    return [
+        (sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows]))
+        for rows in np.split(order, NUM_STEPS)
+    ]
+
+
+def sample_held_out(task: TaskSpec, spec: SamplerSpec, seed: int) -> HeldOut:
+    """Draw the validation rows that the metric is taken over, each class among them where the split has it."""
+    seeds = task.split.val
+    rows = _held_out_rows(seeds, seed, classes=task.task_type.endswith("classification"))
+    target = seeds.target[rows]
+    try:  # a perfect prediction can be scored, or nothing can
+        evaluate(task.task_type, target, target, train_std=task.train_std)
+        unscorable = None
+    except ValueError as error:
+        unscorable = f"{len(rows)} validation rows: {error}"
+    return HeldOut(
+        subgraph=TemporalSampler(task.graph, spec, seed).sample(seeds, rows, split="val", epoch=0),
+        target=to_tensor(target),
+        unscorable=unscorable,
+    )
+
+
+def permute_edges(subgraph: Subgraph, generator: np.random.Generator) -> Subgraph:
+    """Return the subgraph with each relation's edges in another order: the same function of the same nodes.
+
+    Edges stay within their hop, so a prefix is still what the first hops reached.
+    """
+    edges: dict[RelationKey, EdgeSet] = {}
+    for key, edge_set in subgraph.edges.items():
+        bounds = np.cumsum((0, *edge_set.num_per_hop))
+        order = np.concatenate(
+            [first + generator.permutation(last - first) for first, last in itertools.pairwise(bounds)]
+        )
+        edges[key] = dataclasses.replace(edge_set, src=edge_set.src[order], dst=edge_set.dst[order])
+    return dataclasses.replace(subgraph, edges=edges)
+
+
+def _held_out_rows(seeds: SeedTable, seed: int, *, classes: bool) -> Int64Array:
+    order = shuffled_rows(len(seeds), seed=seed, epoch=0)
+    if classes:  # the first row of each class goes first
+        first = np.unique(seeds.target[order], return_index=True)[1]
+        order = np.concatenate([order[first], np.delete(order, first)])
+    return order[:NUM_HELD_OUT]

@@ -1,12 +1,15 @@
 """From configs to a checked plan: what will run, in which order, and what is already done.
 
 Guarantees: every fault of a config, a folder or a task is found here, for all trials, before the first one starts; the
-order is the same for the same configs, and the two backends of a pair run next to each other, the first one in turn. No
-torch.
+order is the same for the same configs (``order.py``); each task's tables are read at most once, and not at all where
+they were checked before. No torch.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import glob
 import hashlib
 import json
 import shlex
@@ -16,25 +19,28 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from backends.csr import check_split_sees_neighbours
+from backends.native import missing
 from backends.registry import unavailable
-from backends.sampler import TemporalSampler
-from backends.spec import BackendSpec
+from backends.spec import BackendSpec, SamplerSpec
+from harness.checked import Checked, check_task
 from harness.compose import Composed
-from harness.config import TrialConfig, code_version
+from harness.config import DatasetConfig, TrialConfig, code_version
 from harness.dataset import dataset_folder
+from harness.order import interleave
 from results.store import Store
-from tasks.database import data_fingerprint
-from tasks.load import load_task
-from tasks.manifest import read_dataset_manifest, unit_notes
-from tasks.task import METRIC_OF, SPLITS
+from tasks.folder import data_fingerprint
+from tasks.task import METRIC_OF
 
 _GATE_VERSIONS: Final = ("torch", "torch_geometric", "dgl", "pytorch-frame")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTrial:
-    """One trial to run; ``skip`` is why it cannot run here, ``parity_key`` None for the reference itself."""
+    """One trial to run; ``skip`` is why it cannot run here, ``parity_key`` None for the reference itself.
+
+    With ``quality_only`` it may share the machine with others, so that its times say nothing and are never shown.
+    ``time_units`` are those of its data's time columns, other than seconds.
+    """
 
     config: TrialConfig
     overrides: tuple[str, ...]
@@ -43,20 +49,22 @@ class PlannedTrial:
     task_type: str
     data_fingerprint: str
     skip: str | None
+    quality_only: bool = False
+    time_units: tuple[str, ...] = ()
 
     @property
     def trial_id(self) -> str:
-        """Return the identity that resuming goes by."""
-        return self.config.trial_id(self.data_fingerprint)
+        """Return the identity that resuming goes by; a trial that is timed is another than one that is not."""
+        return _trial_id(self.config, self.data_fingerprint, self.quality_only)
 
     @property
     def parity_key(self) -> str | None:
         """Return the name of the gate's answer: what it depends on, backend, versions, data and code."""
-        if self.config.backend.name == "reference":
-            return None
-        data = self.config.to_dict()
-        identity = [*gate_settings(self.config), data["backend"], self.data_fingerprint, code_version(), _versions()]
-        return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
+        return (
+            None
+            if self.config.backend.name == "reference"
+            else _parity_key(dataclasses.replace(self.config, seed=0), self.data_fingerprint)
+        )
 
     @property
     def label(self) -> str:
@@ -66,7 +74,8 @@ class PlannedTrial:
     @property
     def command(self) -> str:
         """Return the command that remakes the trial, with the folder's path left for the reader to fill in."""
-        return shlex.join(["relduel", "run", *map(public_override, self.overrides)])
+        how = ["--quality-only"] if self.quality_only else []
+        return shlex.join(["relduel", "run", *map(public_override, self.overrides), *how])
 
 
 def public_override(override: str) -> str:
@@ -74,61 +83,75 @@ def public_override(override: str) -> str:
     return "dataset.path=FOLDER" if override.startswith("dataset.path=") else override
 
 
-def plan_trials(composed: Sequence[Composed]) -> list[PlannedTrial]:
+def plan_trials(composed: Sequence[Composed], *, quality_only: bool = False) -> list[PlannedTrial]:
     """Check every config against its data and put the trials in order; ValueError for the first fault.
 
-    Reads each data set and task once, as the trials will.
+    Reads each task once at most. ``quality_only`` is said of all trials.
     """
-    folders: dict[object, Path] = {}
-    tasks: dict[object, tuple[str, str]] = {}
+    samplers: dict[tuple[DatasetConfig, str], dict[SamplerSpec, None]] = {}
+    for item in composed:
+        samplers.setdefault((item.config.dataset, item.config.task), {})[item.config.sampler] = None
+    folders = {dataset: dataset_folder(dataset) for dataset in dict.fromkeys(dataset for dataset, _ in samplers)}
+    tasks: dict[tuple[DatasetConfig, str], tuple[Checked, str]] = {}
+    for (dataset, task), its_samplers in samplers.items():
+        fingerprint = _fingerprint(folders[dataset], task)
+        tasks[dataset, task] = check_task(folders[dataset], dataset, task, [*its_samplers], fingerprint), fingerprint
+    skips = {
+        (backend, kind): _skip(backend, kind)
+        for backend, kind in dict.fromkeys((item.config.backend, item.config.sampler.kind) for item in composed)
+    }
     planned: dict[str, PlannedTrial] = {}
     for item in composed:
-        config = item.config
-        if config.dataset not in folders:
-            folders[config.dataset] = dataset_folder(config.dataset)
-        folder = folders[config.dataset]
-        key = (config.dataset, config.task, config.sampler)
-        if key not in tasks:
-            tasks[key] = (_check(config, folder), data_fingerprint(folder, config.task))
-        task_type, fingerprint = tasks[key]
+        found, fingerprint = tasks[item.config.dataset, item.config.task]
         trial = PlannedTrial(
-            config=config,
+            config=item.config,
             overrides=item.overrides,
-            folder=folder,
-            metric=METRIC_OF[task_type],
-            task_type=task_type,
+            folder=folders[item.config.dataset],
+            metric=METRIC_OF[found.task_type],
+            task_type=found.task_type,
             data_fingerprint=fingerprint,
-            skip=unavailable(config.backend.name),
+            skip=skips[item.config.backend, item.config.sampler.kind],
+            quality_only=quality_only,
+            time_units=found.time_units,
         )
         other = planned.setdefault(trial.trial_id, trial)
-        if other.config != config:
+        if other.config != item.config:
             raise ValueError(
                 f"{' '.join(item.overrides)}: differs from another trial in path, threads or timeout alone, so it is "
                 "the same trial; allowed is one of them"
             )
-    return _interleave(list(planned.values()))
+    return interleave([*planned.values()])
+
+
+def _skip(backend: BackendSpec, sampler_kind: str) -> str | None:
+    """Return why a trial cannot run here, as far as can be seen without loading torch."""
+    reason = unavailable(backend.name)
+    return missing(backend.name, backend.pipeline) if reason is None and sampler_kind == "native" else reason
 
 
 def mixed_units(trials: Sequence[PlannedTrial]) -> list[str]:
     """Say for each data set whose time columns stand in several units that they were converted; one line each."""
-    lines: dict[str, None] = {}
-    for trial in trials:
-        notes = unit_notes(trial.folder, read_dataset_manifest(trial.folder), trial.config.task)
-        if len(notes) > 1:
-            units = ", ".join(note.split()[0] for note in notes)
-            lines[f"{trial.config.dataset.name}: times in {units} all converted to seconds"] = None
-    return list(lines)
+    return [
+        f"{name}: times in {', '.join(units)} all converted to seconds"
+        for name, units in dict.fromkeys((trial.config.dataset.name, trial.time_units) for trial in trials)
+        if len(units) > 1
+    ]
 
 
 def split_done(trials: Sequence[PlannedTrial], store: Store) -> tuple[list[PlannedTrial], list[PlannedTrial]]:
-    """Return (to run, already recorded)."""
-    waiting = [trial for trial in trials if not store.has(trial.trial_id)]
-    return waiting, [trial for trial in trials if store.has(trial.trial_id)]
+    """Return (to run, already recorded); each is looked for once."""
+    waiting: list[PlannedTrial] = []
+    done: list[PlannedTrial] = []
+    for trial in trials:
+        (done if store.has(trial.trial_id) else waiting).append(trial)
+    return waiting, done
 
 
 def missing_gates(trials: Sequence[PlannedTrial], store: Store) -> list[list[PlannedTrial]]:
     """Group the trials whose gate has no answer yet."""
-    return group_gates([trial for trial in trials if gate_answer(trial, store) is None])
+    first_of = {trial.parity_key: trial for trial in reversed(trials)}
+    answered = {key for key, trial in first_of.items() if gate_answer(trial, store) is not None}
+    return group_gates([trial for trial in trials if trial.parity_key not in answered])
 
 
 def gate_answer(trial: PlannedTrial, store: Store) -> dict[str, Any] | None:
@@ -159,36 +182,44 @@ def gate_settings(config: TrialConfig) -> list[Any]:
 
 def group_gates(trials: Sequence[PlannedTrial]) -> list[list[PlannedTrial]]:
     """Group the trials that one gate job can answer for, one trial a backend; the reference needs no gate."""
-    groups: dict[str, dict[BackendSpec, PlannedTrial]] = {}
+    first_of: dict[tuple[str, Path], PlannedTrial] = {}
     for trial in trials:
-        if trial.parity_key is None or trial.skip is not None:
-            continue
+        if trial.parity_key is not None and trial.skip is None:
+            first_of.setdefault((trial.parity_key, trial.folder), trial)
+    groups: dict[str, dict[BackendSpec, PlannedTrial]] = {}
+    for trial in first_of.values():
         group = json.dumps([*gate_settings(trial.config), str(trial.folder)], sort_keys=True)
         groups.setdefault(group, {}).setdefault(trial.config.backend, trial)
     return [list(group.values()) for group in groups.values()]
 
 
-def _check(config: TrialConfig, folder: Path) -> str:
-    """Load the task as a trial will and return its type."""
-    task = load_task(folder, config.task, self_depth=config.dataset.self_depth)
-    sampler = TemporalSampler(task.graph, config.sampler, config.seed)
-    for split in SPLITS:
-        check_split_sees_neighbours(sampler, task.split[split], split)
-    return task.task_type
+def _fingerprint(folder: Path, task: str) -> str:
+    """Return the fingerprint of a task's data; ValueError where the folder is not what its manifests say."""
+    files = [folder / "manifest.yaml", *folder.glob("db/*.parquet"), *folder.glob(f"tasks/{glob.escape(task)}/*")]
+    if f"{task}/manifest.yaml" not in (f"{path.parent.name}/{path.name}" for path in files[1:]) or not all(
+        path.is_file() for path in files
+    ):
+        from tasks.manifest import read_dataset_manifest, read_task_manifest
+
+        read_task_manifest(folder, task, read_dataset_manifest(folder))
+    return data_fingerprint(folder, task)
 
 
-def _interleave(trials: list[PlannedTrial]) -> list[PlannedTrial]:
-    """Keep pairs together and let their members take turns in going first."""
-    pairs: dict[tuple[str, int, str], list[PlannedTrial]] = {}
-    for trial in trials:
-        key = (trial.config.pair_id, trial.config.seed, trial.data_fingerprint)
-        pairs.setdefault(key, []).append(trial)
-    order: list[PlannedTrial] = []
-    for index, pair in enumerate(pairs.values()):
-        order += pair if index % 2 == 0 else pair[::-1]
-    return order
+@functools.lru_cache(maxsize=1 << 16)
+def _trial_id(config: TrialConfig, fingerprint: str, quality_only: bool) -> str:
+    timed = config.trial_id(fingerprint)
+    return hashlib.blake2b(f"{timed} quality only".encode(), digest_size=8).hexdigest() if quality_only else timed
 
 
+@functools.lru_cache(maxsize=1 << 16)
+def _parity_key(config: TrialConfig, fingerprint: str) -> str:
+    """Return the key of a config, whose seed does not matter to a gate."""
+    backend = config.to_dict()["backend"]
+    identity = [*gate_settings(config), backend, fingerprint, code_version(), *config.outside_code(), _versions()]
+    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+@functools.cache
 def _versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for name in _GATE_VERSIONS:

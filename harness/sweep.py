@@ -1,12 +1,14 @@
 """Run a plan: the parity gates first, then every trial that has no record yet, each in a process of its own.
 
 Guarantees: a trial's record is written once, whole, by the parent, whatever became of the child; the next trial does
-not notice. Stopped at any moment and started again, only what is missing runs. No torch.
+not notice. Stopped at any moment and started again, only what is missing runs. A trial that is timed has its device to
+itself, on the whole machine (``device_lock.py``), whatever else this process or another has to run. No torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -18,6 +20,7 @@ from typing import Any, Final
 from rich.progress import TaskID
 
 from harness.config import code_version
+from harness.device_lock import hold_device
 from harness.launch import JobStoppedError, default_threads, run_job
 from harness.plan import PlannedTrial, gate_answer, missing_gates, split_done
 from harness.progress import ProgressView
@@ -33,12 +36,13 @@ _CLAIM_POLL_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepResult:
-    """How many trials were planned, ran now, had a record before, and did not end ok."""
+    """How many trials were planned, ran now, had a record before, and did not end ok; the gates that are not green."""
 
     planned: int
     ran: int
     done_before: int
     failed: int
+    parity_red: tuple[str, ...] = ()
 
 
 def run_sweep(
@@ -49,10 +53,11 @@ def run_sweep(
     gates: bool = True,
     retry_failed: bool = False,
 ) -> SweepResult:
-    """Run what is missing of a plan, ``jobs`` processes at a time, and return the counts.
+    """Run what is missing of a plan and return the counts.
 
-    ``retry_failed`` runs trials again whose record says anything but ok; their old records are retired, not deleted.
-    KeyboardInterrupt kills the running children, whose trials stay missing, and is raised again.
+    ``jobs`` bounds the processes at a time: gates, then trials that are not timed; of those that are timed one runs at
+    a time on each device. ``retry_failed`` runs trials again whose record says anything but ok; their old records are
+    retired, not deleted. KeyboardInterrupt kills the running children, whose trials stay missing, and is raised again.
     """
     if retry_failed:
         _retire_failures(trials, store)
@@ -61,10 +66,32 @@ def run_sweep(
     stop = threading.Event()
     with ProgressView(len(waiting) + GATE_WEIGHT * len(groups)) as view:
         _run_all([partial(run_gate_job, group, store, view, stop) for group in groups], jobs, stop)
-        _run_all([partial(_run_trial, trial, store, view, stop) for trial in waiting], jobs, stop)
-    records = [store.read(trial.trial_id) for trial in trials]
-    failed = sum(record.status not in {"ok", "skipped"} for record in records)
-    return SweepResult(planned=len(trials), ran=len(waiting), done_before=len(done), failed=failed)
+        untimed = [trial for trial in waiting if trial.quality_only]
+        _run_all([partial(_run_trials, [trial], store, view, stop, jobs) for trial in untimed], jobs, stop)
+        devices: dict[str, list[PlannedTrial]] = {}
+        for trial in waiting:
+            if not trial.quality_only:
+                devices.setdefault(trial.config.measure.device, []).append(trial)
+        _run_all([partial(_run_trials, queue, store, view, stop, 1) for queue in devices.values()], jobs, stop)
+    failed = 0
+    ended_ok: dict[str, PlannedTrial] = {}
+    for trial in trials:
+        status = store.read(trial.trial_id).status
+        failed += status not in {"ok", "skipped"}
+        if status == "ok" and trial.parity_key is not None:
+            ended_ok[trial.parity_key] = trial
+    return SweepResult(
+        planned=len(trials),
+        ran=len(waiting),
+        done_before=len(done),
+        failed=failed,
+        parity_red=tuple(sorted(key for key, trial in ended_ok.items() if not _is_green(trial, store))),
+    )
+
+
+def _is_green(trial: PlannedTrial, store: Store) -> bool:
+    answer = gate_answer(trial, store)
+    return answer is not None and answer["ok"] is True
 
 
 def _retire_failures(trials: Sequence[PlannedTrial], store: Store) -> None:
@@ -84,14 +111,15 @@ def run_gate_job(group: Sequence[PlannedTrial], store: Store, view: ProgressView
     job = view.begin(label)
     log = store.folder / "parity" / f"{first.parity_key}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    answer = run_job(
-        {"kind": "parity", "config": first.config.to_dict(), "folder": str(first.folder), "backends": backends},
-        threads=first.config.measure.threads or default_threads(),
-        timeout_s=first.config.measure.timeout_s,
-        log=log,
-        on_progress=lambda done, total: view.advance(job, GATE_WEIGHT, done / total),
-        stop=stop,
-    )
+    with hold_device(first.config.measure.device, shared=True, stop=stop, say=_say):
+        answer = run_job(
+            {"kind": "parity", "config": first.config.to_dict(), "folder": str(first.folder), "backends": backends},
+            threads=first.config.measure.threads or default_threads(),
+            timeout_s=first.config.measure.timeout_s,
+            log=log,
+            on_progress=lambda done, total: view.advance(job, GATE_WEIGHT, done / total),
+            stop=stop,
+        )
     if "rows" not in answer and len(group) > 1:
         view.end(job, 0.0, f"{label}: no answer{_because(answer)}; each backend on its own")
         for trial in group:  # one library's failure says nothing of the other
@@ -116,21 +144,33 @@ def run_gate_job(group: Sequence[PlannedTrial], store: Store, view: ProgressView
     view.end(job, GATE_WEIGHT, f"{label}: {verdict}{_because(answer)}")
 
 
-def _run_trial(trial: PlannedTrial, store: Store, view: ProgressView, stop: threading.Event) -> None:
+def _run_trials(
+    trials: Sequence[PlannedTrial], store: Store, view: ProgressView, stop: threading.Event, share: int
+) -> None:
+    """Run trials one after the other."""
+    for trial in trials:
+        if stop.is_set():
+            raise JobStoppedError
+        _run_trial(trial, store, view, stop, share)
+
+
+def _run_trial(trial: PlannedTrial, store: Store, view: ProgressView, stop: threading.Event, share: int) -> None:
     """Run a trial unless another process runs it or has: then wait for its record."""
     job = view.begin(trial.label)
     while not store.has(trial.trial_id):
         with store.claim(trial.trial_id) as ours:
             if ours and not store.has(trial.trial_id):
-                _measure(trial, store, view, job, stop)
+                _measure(trial, store, view, job, stop, share)
                 return
         if stop.wait(_CLAIM_POLL_S):
             raise JobStoppedError
     view.end(job, 1.0, f"{trial.label}: recorded by another process")
 
 
-def _measure(trial: PlannedTrial, store: Store, view: ProgressView, job: TaskID, stop: threading.Event) -> None:
-    record = run_one(trial, store, lambda done, total: view.advance(job, 1.0, done / total), stop)
+def _measure(
+    trial: PlannedTrial, store: Store, view: ProgressView, job: TaskID, stop: threading.Event, share: int
+) -> None:
+    record = run_one(trial, store, lambda done, total: view.advance(job, 1.0, done / total), stop, share=share)
     score = record.metrics.get("test", {}).get(trial.metric)
     shown = f" · test {trial.metric} {score:.4f}" if score is not None else ""
     because = f" · {record.reason}" if record.reason else ""
@@ -142,31 +182,36 @@ def run_one(
     store: Store,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     stop: threading.Event | None = None,
+    *,
+    share: int = 1,
 ) -> TrialRecord:
-    """Run one trial in a child, write its record, and return it."""
-    threads = trial.config.measure.threads or default_threads()
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    """Run one trial in a child, write its record, and return it; ``share`` is how many trials share the cores."""
+    threads = trial.config.measure.threads or max(1, default_threads() // share)
+    started = _now()
     if trial.skip is not None:
         answer: dict[str, Any] = {"status": "skipped", "reason": trial.skip}
     else:
-        answer = run_job(
-            {
-                "kind": "trial",
-                "config": trial.config.to_dict(),
-                "folder": str(trial.folder),
-                "device": trial.config.measure.device,
-            },
-            threads=threads,
-            timeout_s=trial.config.measure.timeout_s,
-            log=store.log_path(trial.trial_id),
-            on_progress=on_progress,
-            stop=stop,
-        )
+        with hold_device(trial.config.measure.device, shared=trial.quality_only, stop=stop, say=_say):
+            started = _now()
+            answer = run_job(
+                {
+                    "kind": "trial",
+                    "config": trial.config.to_dict(),
+                    "folder": str(trial.folder),
+                    "device": trial.config.measure.device,
+                },
+                threads=threads,
+                timeout_s=trial.config.measure.timeout_s,
+                log=store.log_path(trial.trial_id),
+                on_progress=on_progress,
+                stop=stop,
+            )
     environment = answer.get("environment") or collect_environment(
         threads=threads, device=trial.config.measure.device, backends={}
     )
     config = trial.config.to_public_dict()
     config["task"] |= {"task_type": trial.task_type, "metric": trial.metric}
+    config["measure"]["quality_only"] = trial.quality_only
     measured = {
         name: answer[name]
         for name in ("phases", "steps", "memory", "metrics", "baselines", "predictions_hash")
@@ -208,6 +253,14 @@ def _run_all(work: Sequence[Callable[[], None]], jobs: int, stop: threading.Even
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _because(answer: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@
     <store>/trials/<trial_id>/lock          held by the process that runs the trial
     <store>/retired/                        trials that were run again, as they were
     <store>/parity/<key>.json               one run of the parity gate
+    <store>/conflicts/                      what a merge found under an id that stands for something else here
     <store>/report/                         derived: can be made again at any time
 
 Guarantees: a file is whole or absent, also after a kill and with several processes writing; a record is never
@@ -120,15 +121,19 @@ class Store:
             raise ValueError(f"holds the record of trial {record.trial_id}")
         return record
 
+    def trial_ids(self) -> list[str]:
+        """List the folders of trials that hold a record, readable or not, sorted."""
+        return sorted(path.parent.name for path in (self.folder / "trials").glob("*/result.json"))
+
     def records(self) -> tuple[list[TrialRecord], list[Problem]]:
         """Read all records, in order of dataset, task, repeat and backend, and name those that cannot be read."""
         records: list[TrialRecord] = []
         problems: list[Problem] = []
-        for path in sorted((self.folder / "trials").glob("*/result.json")):
+        for trial_id in self.trial_ids():
             try:
-                records.append(self.read(path.parent.name))
+                records.append(self.read(trial_id))
             except (ValueError, OSError, KeyError) as error:
-                problems.append(Problem(path=path.relative_to(self.folder).as_posix(), reason=_reason(error)))
+                problems.append(Problem(path=f"trials/{trial_id}/result.json", reason=say_reason(error)))
         return sorted(records, key=_order), problems
 
     def write_parity(self, key: str, parity: dict[str, Any]) -> Path:
@@ -164,7 +169,7 @@ class Store:
             try:
                 found[path.stem] = self.read_parity(path.stem) or {}
             except (ValueError, OSError) as error:
-                found[path.stem] = {"key": path.stem, "ok": False, "rows": [], "problem": _reason(error)}
+                found[path.stem] = {"key": path.stem, "ok": False, "rows": [], "problem": say_reason(error)}
         return found
 
     def _result_path(self, trial_id: str) -> Path:
@@ -229,7 +234,7 @@ def _order(record: TrialRecord) -> tuple[str, str, int, str, int, str]:
     return dataset, task, record.repeat, backend, seed if isinstance(seed, int) else -1, record.trial_id
 
 
-def _reason(error: Exception) -> str:
+def say_reason(error: Exception) -> str:
     """Say what went wrong without naming the path, which may be absolute."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from backends.families import find_family
 from harness.compose import compose_trial
 from harness.config import code_version
 from harness.duel_blocks import WHATS, Leg, WarmUp, measurements, run_blocks, units_of_leg
@@ -103,9 +104,7 @@ class DuelPlan:
     def same_function(self) -> bool:
         """Tell whether both sides are the same model on the same batches, up to what may be declared."""
         allowed = {"backend.name", *DECLARABLE, "slow_down", "bare", "python", "checkout"}
-        return set(self.differences) <= allowed and "stock" not in {
-            side.trial.config.model.conv for side in self.sides.values()
-        }
+        return set(self.differences) <= allowed and not any(_is_stock(side) for side in self.sides.values())
 
     @property
     def duel_id(self) -> str:
@@ -187,7 +186,7 @@ def refusal(plan: DuelPlan, store: Store) -> str | None:
         answer = gate_answer(trial, store)
         if answer is None:
             return f"{name}: the parity gate of {trial.label} has no answer in this store (key {trial.parity_key})"
-        if not answer["ok"] and trial.config.model.conv != "stock":
+        if not answer["ok"] and not _is_stock(side):
             return f"{name}: the parity gate of {trial.label} is red (key {trial.parity_key})"
     return None
 
@@ -207,9 +206,13 @@ def run_processes(
     numbers: Sequence[int],
     *,
     timeout_s: float = 1800.0,
+    until: str | None = None,
     go_on: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Run those processes of a duel that the store lacks, one at a time, until one fails or ``go_on`` says no."""
+    """Run those processes of a duel that the store lacks, one at a time, until one fails or ``go_on`` says no.
+
+    ``until`` is kept with each: a reader must know that the duel was looked at more than once.
+    """
     there = read_duel(store, plan.duel_id).processes
     missing = [number for number in numbers if number not in there]
     log = store.folder / "duels" / plan.duel_id / "log.txt"
@@ -233,6 +236,7 @@ def run_processes(
                 "code_version": code_version(),
                 "environment": {},
                 "reason": None,
+                **({"until": until} if until else {}),
                 **answer,
             }
             process["reason"] = redact(process["reason"]) if process["reason"] else None
@@ -298,6 +302,12 @@ def _run_in_turns(
         "environments": {name: answer["environment"] for name, answer in ready.items()},
         "code_versions": {name: answer["code_version"] for name, answer in ready.items()},
     }
+
+
+def _is_stock(side: Side) -> bool:
+    """Tell whether a side's layer is declared another function."""
+    model = side.trial.config.model
+    return model.conv == "stock" and side.trial.config.backend.name in find_family(model.family).stock
 
 
 def _ask_leg(worker: LiveWorker, units: int) -> Leg:

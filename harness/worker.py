@@ -143,7 +143,7 @@ def _environment(threads: int, device: str, *configs: TrialConfig) -> dict[str, 
         }
         for config in configs
     }
-    on_gpu = device.startswith("cuda")
+    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
     environment = collect_environment(
         threads=threads,
         device=device,

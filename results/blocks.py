@@ -21,11 +21,15 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A caption, columns, and rows with a text per column; a row's first text is its heading."""
+    """A caption, columns, and rows with a text per column; a row's first text is its heading.
+
+    A ``folded`` one begins shut where the format can open it.
+    """
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
+    folded: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:

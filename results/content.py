@@ -1,6 +1,6 @@
-"""What a report says, free of format: one document from the records, the parity runs and the store's problems.
+"""What a report says, free of format: one document from the records, the parity runs, the races and what is unreadable.
 
-Guarantees: every trial and every problem appears; no wording claims more than was measured (METHOD M15). The same
+Guarantees: every trial, race and problem appears; no wording claims more than was measured (METHOD M15). The same
 input gives the same document: no clock and no machine is read here.
 """
 
@@ -11,22 +11,29 @@ from typing import Any, Final
 
 import pandas as pd
 
-from results.blocks import Block, Code, Document, Picture, Points, Prose, Section
+from results.arms import FORMS_LEGEND, OWN_SAMPLER, libraries_in
+from results.blocks import Block, Code, Document, Points, Prose, Section
+from results.costs import costs_table, energy_block
+from results.exclusions import exclusion_blocks, unreadable
 from results.fairness import environments_table, fairness_points
-from results.frame import curves_frame, pairs_frame, trials_frame
-from results.gate import Parity, parity_of
-from results.listings import ID_DIGITS, parity_table, phase_tables, trials_table
-from results.plots import plot_convergence, plot_memory, plot_step_time
+from results.frame import curves_frame, machine_id, pairs_frame, trials_frame
+from results.gate import MARKS_LEGEND, Parity, parity_of
+from results.listings import ID_DIGITS, phase_tables, trials_table
+from results.pictures import convergence_blocks, measure_blocks
+from results.proofs import arms_table, parity_table
+from results.race_blocks import race_blocks, tally
+from results.races import Races
 from results.record import TrialRecord
 from results.store import Problem
-from results.tables import backends_in, baselines_table, costs_table, other_scores_table, scores_table
+from results.tables import baselines_table, other_scores_table, scores_tables
 from results.text import backend_name, plain
 
 #: Stands beside every ratio of step times from separate processes.
 DESCRIPTIVE: Final = (
-    "The step-time ratio is descriptive: one fresh process each, no verdict; identical processes differ by tens of "
-    "per cent on a shared machine."
+    "The step-time ratio is descriptive only: one fresh process each, no verdict; identical processes differ by tens "
+    "of per cent on a shared machine."
 )
+_CONVS: Final = ("native", "primitive", "stock")
 
 
 def build_document(
@@ -34,33 +41,61 @@ def build_document(
     problems: Sequence[Problem],
     runs: Mapping[str, Mapping[str, Any]],
     command: str,
+    races: Races | None = None,
 ) -> Document:
-    """Compose the report; ``command`` is what remakes it, ``runs`` the store's parity runs by key."""
-    trials = trials_frame(records)
+    """Compose the report; ``command`` is what remakes it, ``runs`` the store's parity runs by key.
+
+    A store may hold trials, ``races``, or both.
+    """
+    races = races or Races()
+    records = sorted(records, key=_order)
     parity = {record.trial_id: parity_of(record, runs) for record in records}
+    trials = trials_frame(records, parity)
+    machines = [machine_id(record.environment) for record in records if record.environment]
+    made = Code(title="Made by", lines=(plain(command, 2000, keep_spaces=True),))
+    section = Section(anchor="races", title="Races", blocks=race_blocks(races, machines))
+    proofs = Section(anchor="parity", title="Parity", blocks=_parity(runs))
+    if not records:
+        told = (Prose(text=f"The store holds races and no trial. {tally(races) or ''}".rstrip()), made)
+        left = Section(anchor="exclusions", title="Left out, and why", blocks=unreadable([*problems, *races.problems]))
+        return Document(
+            title="Races",
+            sections=(Section(anchor="summary", title="What this shows", blocks=told), section, proofs, left),
+        )
     datasets = ", ".join(dict.fromkeys(trials["dataset"]))
-    names = " and ".join(backend_name(name) for name in backends_in(trials))
+    names = " and ".join(backend_name(name) for name in libraries_in(trials))
+    left_out = exclusion_blocks(trials, records, parity, [*problems, *races.problems])
     sections = (
-        Section(anchor="summary", title="What this shows", blocks=_summary(trials, parity, records, command)),
+        Section(anchor="summary", title="What this shows", blocks=(_summary(trials, parity, records, races), made)),
         Section(anchor="headline", title="Scores and costs", blocks=_headline(trials, records, parity)),
-        Section(anchor="convergence", title="Convergence", blocks=_convergence(curves_frame(records))),
-        Section(anchor="steps", title="Step time and memory", blocks=_measures(trials)),
-        Section(anchor="parity", title="Parity", blocks=_parity(runs)),
+        section,
+        Section(anchor="convergence", title="Convergence", blocks=convergence_blocks(curves_frame(records, trials))),
+        Section(anchor="steps", title="Step time and memory", blocks=measure_blocks(trials)),
+        proofs,
         Section(anchor="environment", title="Environment", blocks=_environment(records)),
         Section(anchor="trials", title="Trials", blocks=_trials(trials, records, parity)),
-        Section(anchor="exclusions", title="Left out, and why", blocks=_exclusions(trials, records, problems)),
+        Section(anchor="exclusions", title="Left out, and why", blocks=left_out),
     )
     return Document(title=plain(f"{names} on {datasets}", 120), sections=sections)
 
 
-def _summary(
-    trials: pd.DataFrame, parity: Mapping[str, Parity], records: Sequence[TrialRecord], command: str
-) -> tuple[Block, ...]:
+def _order(record: TrialRecord) -> tuple[Any, ...]:
+    """Put cells in the order of data set, task, family and convolution, and trials of a cell by backend and seed."""
+    names = (str(record.setting(path, "")) for path in ("dataset.name", "task.name", "model.family"))
+    conv, seed = str(record.setting("model.conv", "native")), record.setting("seed")
+    rank = _CONVS.index(conv) if conv in _CONVS else len(_CONVS)
+    backend = str(record.setting("backend.name", ""))
+    return *names, rank, conv, record.repeat, backend, seed if isinstance(seed, int) else -1, record.trial_id
+
+
+def _summary(trials: pd.DataFrame, parity: Mapping[str, Parity], records: Sequence[TrialRecord], races: Races) -> Prose:
     pairs = pairs_frame(trials)
     ended = int((trials["status"] == "ok").sum())
-    green = sum(
-        parity[pyg].ok and parity[dgl].ok for pyg, dgl in zip(pairs["trial_id_pyg"], pairs["trial_id_dgl"], strict=True)
-    )
+    states = [
+        (parity[pyg].state, parity[dgl].state)
+        for pyg, dgl in zip(pairs["trial_id_pyg"], pairs["trial_id_dgl"], strict=True)
+    ]
+    green, different = states.count(("green", "green")), sum("different" in pair for pair in states)
     words = [
         f"{_count(len(trials), 'trial')}, {_count(trials[['dataset', 'task']].drop_duplicates().shape[0], 'task')}: "
         f"each trial is one configuration in one fresh process, and {ended} of {len(trials)} ended ok."
@@ -68,22 +103,31 @@ def _summary(
     if pairs.empty:
         words.append("No PyG/DGL pair ended ok, so nothing is compared.")
     else:
-        words.append(f"Parity is green for {green} of {_count(len(pairs), 'PyG/DGL pair')}.")
+        words.append(f"Parity is green for {green} of {_count(len(pairs) - different, 'PyG/DGL pair')}.")
+    if different:
+        which = f"{_count(different, 'further pair')} {'is' if different == 1 else 'are'}"
+        words.append(f"{which} of different functions, marked ≠, and not compared.")
     if green:
         words.append(
             "Where it is green, both libraries were shown to compute the same function, within the tolerances under "
             "Parity; fed the same batches by the shared sampler, they can differ in score only through rounding, which "
             "training may amplify."
         )
+    if any(OWN_SAMPLER in form for form in trials["form"]):
+        words.append(
+            "Where a form says own sampler, the library drew its own batches, and scores may differ by them too."
+        )
     words.append(
-        "Times come from separate processes. They describe these runs; that either library is faster is not claimed "
-        "here and cannot be read from them: such a claim takes interleaved measurements and an interval."
+        "Times of trials come from separate processes. They describe these runs; that either library is faster is not "
+        "claimed from them and cannot be read from them: such a claim takes a race, with an interval."
     )
+    if told := tally(races):
+        words.append(f"{told[0].upper()}{told[1:]}")
     if any("cuda" in str(record.environment.get("device", "")) for record in records):
         words.append("Bitwise reproducibility is not claimed for DGL on CUDA, which uses atomic additions of its own.")
     started = sorted(plain(record.started_at, 32).replace("+00:00", "Z") for record in records)
     words.append(f"The trials started between {started[0]} and {started[-1]}.")
-    return Prose(text=" ".join(words)), Code(title="Made by", lines=(plain(command, 2000, keep_spaces=True),))
+    return Prose(text=" ".join(words))
 
 
 def _headline(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapping[str, Parity]) -> tuple[Block, ...]:
@@ -95,6 +139,7 @@ def _headline(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapp
             "settings, data, code and machine. One seed says little.",
             DESCRIPTIVE + " It divides the model steps' medians (DGL over PyG) and is printed only where the parity of "
             "both trials is green.",
+            FORMS_LEGEND,
             "Batch time is sampling and building the library's own batch; model time is forward, backward and "
             "optimiser; training time leaves evaluation out. A dash marks what was not measured or may not be said.",
             *_memory_reasons(records),
@@ -102,59 +147,14 @@ def _headline(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapp
     )
     other, baselines = other_scores_table(trials, records), baselines_table(trials, records)
     return (
-        scores_table(trials, records, parity),
+        *scores_tables(trials, records, parity),
+        Prose(text=MARKS_LEGEND),
         fairness_points(records),
         *([baselines] if baselines else []),
-        costs_table(trials),
+        costs_table(trials, parity),
         *([other] if other else []),
         notes,
     )
-
-
-def _convergence(curves: pd.DataFrame) -> tuple[Block, ...]:
-    curves = curves[curves["status"] == "ok"]
-    pictures = []
-    axes = {"epoch": ("epochs", "epoch"), "train_s": ("seconds of training, evaluation not counted", "time")}
-    for against, (unit, name) in axes.items():
-        figure = plot_convergence(curves, against)
-        if figure is None:
-            return (Prose(text="No trial recorded a validation curve."),)
-        lines = ", ".join(backend_name(backend) for backend in backends_in(curves))
-        pictures.append(
-            Picture(
-                name=f"convergence_{name}",
-                alt=f"Line charts, one per task and model: validation score against {unit}, a line each for {lines}. "
-                "The test scores are in the first table.",
-                caption=f"Validation score against {unit}. Median over trials; the band is the 20-80 % range.",
-                figure=figure,
-            )
-        )
-    return tuple(pictures)
-
-
-def _measures(trials: pd.DataFrame) -> tuple[Block, ...]:
-    blocks: list[Block] = []
-    if figure := plot_step_time(trials):
-        blocks.append(
-            Picture(
-                name="step_time",
-                alt="Bar chart of milliseconds per step by task and backend, split into making the batch and the "
-                "model's step. The figures are in the table of time, memory and edges.",
-                caption="Time per step: batch + model, medians. Descriptive: one fresh process each, no verdict.",
-                figure=figure,
-            )
-        )
-    if figure := plot_memory(trials):
-        blocks.append(
-            Picture(
-                name="host_memory",
-                alt="Bar chart of peak host memory in MiB by task and backend, with a dot per trial. The figures are "
-                "in the table of time, memory and edges.",
-                caption="Peak host memory of the trial's process. Bar: median; dots: trials.",
-                figure=figure,
-            )
-        )
-    return tuple(blocks) or (Prose(text="No trial recorded step times or memory."),)
 
 
 def _parity(runs: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
@@ -163,8 +163,10 @@ def _parity(runs: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
     return (
         Prose(
             text="Each backend, with the same weights and batches as the plain reference: the largest difference of a "
-            "tensor, relative to the reference's largest entry."
+            "tensor, relative to the reference's largest entry. An arm is ✓ same where every row passed, ≠ where it "
+            "was declared another function, and then how far its outputs are, and ✗ red in all other cases."
         ),
+        arms_table(runs),
         parity_table(runs),
     )
 
@@ -182,49 +184,8 @@ def _trials(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mappin
     commands = Code(
         title="Commands that remake each trial (absolute paths are cut to their last part)", lines=tuple(lines)
     )
-    return trials_table(trials, records, parity), commands, *phase_tables(trials, records)
-
-
-def _exclusions(trials: pd.DataFrame, records: Sequence[TrialRecord], problems: Sequence[Problem]) -> tuple[Block, ...]:
-    blocks: list[Block] = []
-    failed = [record for record in records if record.status != "ok"]
-    if failed:
-        items = (
-            f"{_short(record)}: {record.status}, {plain(record.reason or 'no reason recorded')}" for record in failed
-        )
-        blocks.append(Points(title="Trials that did not end ok, in no mean and no figure", items=tuple(items)))
-    if alone := _without_partner(trials, records):
-        blocks.append(Points(title="Trials without a partner, in no difference and no ratio", items=alone))
-    if problems:
-        items = (f"{plain(problem.path)}: {plain(problem.reason)}" for problem in problems)
-        blocks.append(Points(title="Files of the store that could not be read", items=tuple(items)))
-    if twins := _equal_predictions(records):
-        blocks.append(Points(title="Different configurations with the same predictions", items=twins))
-    return tuple(blocks) or (Prose(text="Nothing was left out."),)
-
-
-def _without_partner(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> tuple[str, ...]:
-    """Name the PyG and DGL trials that ended ok without a comparable trial of the other library."""
-    pairs = pairs_frame(trials)
-    paired = {*pairs["trial_id_pyg"], *pairs["trial_id_dgl"]}
-    return tuple(
-        f"{_short(record)}: no trial of the other library ended ok with the same settings, seed, data, code and machine"
-        for record in records
-        if record.status == "ok" and record.setting("backend.name") in ("pyg", "dgl") and record.trial_id not in paired
-    )
-
-
-def _equal_predictions(records: Sequence[TrialRecord]) -> tuple[str, ...]:
-    """Name trials of different configurations whose predictions have the same hash (METHOD M16)."""
-    groups: dict[str, list[TrialRecord]] = {}
-    for record in records:
-        if record.predictions_hash:
-            groups.setdefault(record.predictions_hash, []).append(record)
-    return tuple(
-        ", ".join(_short(record) for record in group)
-        for group in groups.values()
-        if len({record.config_id for record in group}) > 1
-    )
+    tables = phase_tables(trials, records)
+    return trials_table(trials, records, parity), commands, *tables, energy_block(trials, records)
 
 
 def _memory_reasons(records: Sequence[TrialRecord]) -> list[str]:
@@ -239,12 +200,6 @@ def _memory_reasons(records: Sequence[TrialRecord]) -> list[str]:
         if reasons:
             notes.append(f"Peak {place} memory: {'; '.join(reasons)}.")
     return notes
-
-
-def _short(record: TrialRecord) -> str:
-    names = (record.setting(path, "?") for path in ("dataset.name", "task.name", "backend.name"))
-    seed = record.setting("seed", "?")
-    return plain(f"{record.trial_id[:ID_DIGITS]} ({' / '.join(map(str, names))}, seed {seed}, repeat {record.repeat})")
 
 
 def _count(number: int, noun: str) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from results.arms import storage_name
 from results.blocks import Points, Table
 from results.environment import DISTRIBUTIONS, NOISY_PSI, release_year
 from results.frame import machine_id
@@ -18,6 +19,8 @@ from results.record import TrialRecord
 from results.text import MISSING, backend_name, plain, significant
 
 _DISTRIBUTION_OF: Final = {"pyg": "torch_geometric", "dgl": "dgl"}
+#: What an account says of the form of a batch, which may change from trial to trial.
+_FORM: Final = frozenset({"storage", "ids"})
 _GIBIBYTE: Final = 2**30
 #: The facts about a machine, beside its versions, with the titles they are printed under.
 _FACTS: Final = {
@@ -34,13 +37,15 @@ _FACTS: Final = {
 def fairness_points(records: Sequence[TrialRecord]) -> Points:
     """State, for each machine, what each backend was and ran with, and how quiet the machine was."""
     items: list[str] = []
-    machines = {machine_id(record.environment): record for record in records if record.environment}
-    for machine, example in machines.items():
-        own = [record for record in records if record.environment and machine_id(record.environment) == machine]
+    machines: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        if record.environment:
+            machines.setdefault(machine_id(record.environment), []).append(record)
+    for machine, own in machines.items():
         prefix = f"Machine {machine[:8]}: " if len(machines) > 1 else ""
-        for name, account in _accounts(own):
-            items.append(f"{prefix}{backend_name(name)} {_describe_backend(name, account)}")
-        items.append(prefix + _describe_machine(example.environment, own))
+        for name, account, forms in _accounts(own):
+            items.append(f"{prefix}{backend_name(name)} {_describe_backend(name, account, forms)}")
+        items.append(prefix + _describe_machine(own[0].environment, own))
     if not items:
         items = ["No trial recorded its environment: versions, modes and fast paths are unknown."]
     return Points(title="What the two sides ran with", items=tuple(items))
@@ -61,26 +66,34 @@ def environments_table(records: Sequence[TrialRecord]) -> Table | None:
     return make_table("Machines and versions, momentary load as a range over trials", titles, rows, text=titles)
 
 
-def _accounts(records: Iterable[TrialRecord]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return each distinct account that a backend gave of itself, PyG and DGL first."""
-    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+def _accounts(records: Iterable[TrialRecord]) -> list[tuple[str, Mapping[str, Any], list[str]]]:
+    """Return each distinct account that a backend gave of itself, with the forms it was seen in, PyG and DGL first."""
+    found: dict[tuple[str, str], tuple[Mapping[str, Any], dict[str, None]]] = {}
     for record in records:
         backends = record.environment.get("backends")
         for name, account in (backends if isinstance(backends, dict) else {}).items():
             if isinstance(account, dict):
-                found.setdefault((plain(name, 40), json.dumps(account, sort_keys=True, default=str)), account)
+                lasting = {key: value for key, value in account.items() if key not in _FORM}
+                identity = plain(name, 40), json.dumps(lasting, sort_keys=True, default=str)
+                found.setdefault(identity, (lasting, {}))[1][_form(account)] = None
     order = list(_DISTRIBUTION_OF)
     by_name = sorted(found.items(), key=lambda item: order.index(item[0][0]) if item[0][0] in order else len(order))
-    return [(name, account) for (name, _), account in by_name]
+    return [(name, lasting, list(forms)) for (name, _), (lasting, forms) in by_name]
 
 
-def _describe_backend(name: str, account: Mapping[str, Any]) -> str:
-    """Say a backend's version and year, its modes, and which of its fast paths were off."""
+def _form(account: Mapping[str, Any]) -> str:
+    """Return the storage form of an account, with its ids where they are not the usual ones."""
+    storage = storage_name(account["storage"]) if account.get("storage") else "unknown"
+    ids = account.get("ids")
+    return f"{storage}, {plain(ids, 20)} ids" if ids not in (None, "int64") else storage
+
+
+def _describe_backend(name: str, account: Mapping[str, Any], forms: Sequence[str]) -> str:
+    """Say a backend's version and year, its storage forms and modes, and which of its fast paths were off."""
     parts = []
-    known = ("version", "storage", "graphbolt", "tensor_adapter", "fast_paths_off")
-    if "storage" in account or name == "pyg":
-        storage = plain(account.get("storage", "unknown"), 60)
-        parts.append(f"storage form {storage.upper() if storage in ('coo', 'csr', 'csc') else storage}")
+    known = ("version", "graphbolt", "tensor_adapter", "fast_paths_off")
+    if name != "reference":
+        parts.append(f"storage form{'s' if len(forms) > 1 else ''} {'; '.join(forms)}")
     if "graphbolt" in account or name == "dgl":
         parts.append(f"GraphBolt {plain(account.get('graphbolt', 'unknown'), 40)}")
     if "tensor_adapter" in account or name == "dgl":

@@ -2,7 +2,8 @@
 
 Guarantees: nothing is averaged here and no trial is left out. Trials share a *cell* exactly where only backend, seed
 and repeat tell them apart: same settings, data, code and machine. So whatever is averaged or divided within a cell is
-comparable (METHOD M2), and nothing is compared across cells. Times are in the units of the column names.
+comparable (METHOD M2), and nothing is compared across cells. Within a cell an *arm* is a library in one storage form;
+one that is declared another function is an arm of its own. Times are in the units of the column names.
 """
 
 from __future__ import annotations
@@ -10,41 +11,47 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
 
+from results.arms import SIDES, arm_label, form_of, library_of
 from results.environment import environment_id
+from results.gate import Parity
 from results.record import TrialRecord
 from results.text import plain
 
 TRIAL_COLUMNS: Final = (
-    *("trial_id", "pair_id", "repeat", "seed", "cell", "dataset", "task", "model", "backend"),
+    *("trial_id", "pair_id", "repeat", "seed", "cell", "dataset", "task", "model"),
+    *("backend", "library", "form", "off"),
     *("metric", "status", "reason", "val", "test", "parity_key", "noisy"),
     *("epochs", "train_s", "epoch_s", "num_steps", "step_ms", "batch_ms", "edges_per_step"),
-    *("host_peak_bytes", "device_peak_bytes"),
+    *("host_peak_bytes", "device_peak_bytes", "nvml_peak_bytes"),
 )
 CURVE_COLUMNS: Final = (
-    *("trial_id", "cell", "dataset", "task", "model", "backend", "status", "metric"),
+    *("trial_id", "cell", "dataset", "task", "model", "backend", "library", "off", "status", "metric"),
     *("step", "epoch", "train_s", "value"),
 )
-#: The suffixes of the two sides in `pairs_frame`, which are also their backends' names.
-SIDES: Final = ("pyg", "dgl")
+_CONV: Final = "model.conv"
 
 
-def trials_frame(records: Iterable[TrialRecord]) -> pd.DataFrame:
+def trials_frame(records: Iterable[TrialRecord], parity: Mapping[str, Parity] | None = None) -> pd.DataFrame:
     """Return a row a trial with the columns `TRIAL_COLUMNS`; what a trial did not measure is None.
 
-    ``val`` and ``test`` are the task's metric at the best validation point. ``step_ms`` (forward, backward, optimiser),
-    ``batch_ms`` (sampling and building the native batch) and ``edges_per_step`` are medians over the trial's steps,
-    which the slow first steps do not move. ``epoch_s`` is training time over epochs, evaluation not counted.
+    ``backend`` names the arm: library, storage form, and a sign where ``parity`` (by trial id) says that it is another
+    function; ``off`` is then how far its outputs are. ``val`` and ``test`` are the task's metric at the best validation
+    point. ``step_ms`` (forward, backward, optimiser), ``batch_ms`` (sampling and building the native batch) and
+    ``edges_per_step`` are medians over the trial's steps, which the slow first steps do not move. ``epoch_s`` is
+    training time over epochs, evaluation not counted. A trial that was run for its score alone has no times.
     """
     records = list(records)
-    backends = _backend_labels(records)
     machines = _machines(records)
-    cells = [_hash([_settings(record), machine]) for record, machine in zip(records, machines, strict=True)]
-    models = _model_labels(records, cells, machines)
+    shared = [_shared_config(record) for record in records]
+    cells = [
+        _hash([_settings(record, its), its_m]) for record, its, its_m in zip(records, shared, machines, strict=True)
+    ]
+    models = _model_labels(records, cells, machines, shared)
     rows = [
         {
             "trial_id": record.trial_id,
@@ -55,7 +62,7 @@ def trials_frame(records: Iterable[TrialRecord]) -> pd.DataFrame:
             "dataset": plain(record.setting("dataset.name", "?"), 60),
             "task": plain(record.setting("task.name", "?"), 60),
             "model": models[cell],
-            "backend": backend,
+            **_arm(record, (parity or {}).get(record.trial_id)),
             "metric": _metric(record),
             "status": record.status,
             "reason": record.reason,
@@ -67,19 +74,21 @@ def trials_frame(records: Iterable[TrialRecord]) -> pd.DataFrame:
             **_steps(record),
             "host_peak_bytes": _number(record.memory.get("host_peak_bytes")),
             "device_peak_bytes": _number(record.memory.get("device_peak_bytes")),
+            "nvml_peak_bytes": _number(record.memory.get("nvml_process_peak_bytes")),
         }
-        for record, backend, cell in zip(records, backends, cells, strict=True)
+        for record, cell in zip(records, cells, strict=True)
     ]
     return pd.DataFrame(rows, columns=list(TRIAL_COLUMNS), dtype=object)
 
 
-def curves_frame(records: Iterable[TrialRecord]) -> pd.DataFrame:
+def curves_frame(records: Iterable[TrialRecord], trials: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return a row an evaluation with the columns `CURVE_COLUMNS`; ``value`` is the task's metric on validation.
 
-    ``epoch`` counts epochs trained, in fractions where evaluations fall within an epoch.
+    ``epoch`` counts epochs trained, in fractions where evaluations fall within an epoch. ``trials`` is the frame of the
+    same records, where it is at hand. The time of a trial that was run for its score alone is None.
     """
     records = list(records)
-    trials = trials_frame(records)
+    trials = trials_frame(records) if trials is None else trials
     rows = []
     for record, trial in zip(records, trials.to_dict("records"), strict=True):
         shared: dict[Any, Any] = {name: trial[name] for name in CURVE_COLUMNS if name in trial}
@@ -87,17 +96,19 @@ def curves_frame(records: Iterable[TrialRecord]) -> pd.DataFrame:
             if trial["metric"] in point.val:
                 epoch = point.step * trial["epochs"] / record.curve[-1].step if point.step else 0
                 value = point.val[trial["metric"]]
-                rows.append(shared | {"step": point.step, "epoch": epoch, "train_s": point.train_s, "value": value})
+                train_s = point.train_s if is_timed(record) else None
+                rows.append(shared | {"step": point.step, "epoch": epoch, "train_s": train_s, "value": value})
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
 
 
 def pairs_frame(trials: pd.DataFrame) -> pd.DataFrame:
     """Join the trials that ended ok into PyG/DGL pairs: same cell, same pair_id, same seed, same repeat.
 
-    Columns that differ between the sides end in ``_pyg`` and ``_dgl``. A trial without its partner is in no row.
+    Columns that differ between the sides end in ``_pyg`` and ``_dgl``. A trial without its partner is in no row; one of
+    a library in several storage forms meets each form of the other.
     """
     ended = trials[trials["status"] == "ok"]
-    pyg, dgl = (ended[ended["backend"] == side] for side in SIDES)
+    pyg, dgl = (ended[ended["library"] == side] for side in SIDES)
     return pyg.merge(dgl, on=["cell", "pair_id", "seed", "repeat"], suffixes=("_pyg", "_dgl"))
 
 
@@ -106,16 +117,37 @@ def machine_id(environment: dict[str, Any]) -> str:
     return environment_id({name: value for name, value in environment.items() if name != "backends"})
 
 
-def _settings(record: TrialRecord) -> str:
+def is_timed(record: TrialRecord) -> bool:
+    """Tell whether a trial had the machine to itself; else its times say nothing and are shown nowhere."""
+    return record.setting("measure.quality_only") is not True
+
+
+def _arm(record: TrialRecord, parity: Parity | None) -> dict[str, Any]:
+    library, form = library_of(record.config), form_of(record.config, record.environment)
+    different = parity is not None and parity.state == "different"
+    label = arm_label(library, form, different=different)
+    return {"backend": label, "library": library, "form": form, "off": parity.off if parity and different else None}
+
+
+def _settings(record: TrialRecord, shared: Mapping[str, str]) -> str:
     """Identify what a trial was asked to do, whatever the backend, seed, repeat and machine."""
-    return _hash([_shared_config(record), record.data_fingerprint, record.code_version])
+    return _hash([shared, record.data_fingerprint, record.code_version])
 
 
 def _machines(records: Sequence[TrialRecord]) -> list[str]:
     """Name each record's machine; a trial that died before it saw its own counts where its like ran."""
-    known = {_settings(record): machine_id(record.environment) for record in records if record.environment}
+    blind = [record for record in records if not record.environment]
+    if not blind:
+        return [machine_id(record.environment) for record in records]
+    known = {
+        _settings(record, _shared_config(record)): machine_id(record.environment)
+        for record in records
+        if record.environment
+    }
     return [
-        machine_id(record.environment) if record.environment else known.get(_settings(record), record.environment_id)
+        machine_id(record.environment)
+        if record.environment
+        else known.get(_settings(record, _shared_config(record)), record.environment_id)
         for record in records
     ]
 
@@ -127,14 +159,20 @@ def _shared_config(record: TrialRecord) -> dict[str, str]:
     return {name: value for name, value in leaves.items() if not f"{name}.".startswith(own)}
 
 
-def _model_labels(records: Sequence[TrialRecord], cells: Sequence[str], machines: Sequence[str]) -> dict[str, str]:
-    """Name each cell's model: its family, and whatever sets it apart from other cells of its dataset and task."""
+def _model_labels(
+    records: Sequence[TrialRecord], cells: Sequence[str], machines: Sequence[str], shared: Sequence[Mapping[str, str]]
+) -> dict[str, str]:
+    """Name each cell's model: its family, a convolution that is not the native one, and whatever else sets it apart.
+
+    Apart from other cells of its dataset, task and family, that is.
+    """
     facts: dict[str, dict[str, str]] = {}
     groups: dict[tuple[str, str, str], list[str]] = {}
-    for record, cell, machine in zip(records, cells, machines, strict=True):
+    for record, cell, machine, its in zip(records, cells, machines, shared, strict=True):
         if cell in facts:
             continue
-        facts[cell] = _shared_config(record) | {
+        facts[cell] = {
+            **its,
             "data": record.data_fingerprint[:8],
             "code": record.code_version[:8],
             "machine": machine[:8],
@@ -144,21 +182,11 @@ def _model_labels(records: Sequence[TrialRecord], cells: Sequence[str], machines
     labels = {}
     for (_, _, family), members in groups.items():
         names_apart = _varying([facts[cell] for cell in members])
+        if any(facts[cell].get(_CONV, "native") != "native" for cell in members):
+            names_apart = [_CONV, *(name for name in names_apart if name != _CONV)]
         for cell in members:
             apart = ", ".join(f"{name.rpartition('.')[2]}={facts[cell].get(name, '-')}" for name in names_apart)
             labels[cell] = plain(f"{family} ({apart})" if apart else family, 80)
-    return labels
-
-
-def _backend_labels(records: Sequence[TrialRecord]) -> list[str]:
-    """Name each record's backend, with those of its options that differ between records of the same backend."""
-    leaves = [_leaves(record.setting("backend", {})) for record in records]
-    labels = []
-    for own in leaves:
-        name = own.get("name", "?")
-        same = [other for other in leaves if other.get("name", "?") == name]
-        apart = ", ".join(f"{option}={own.get(option, '-')}" for option in _varying(same))
-        labels.append(plain(f"{name} ({apart})" if apart else name, 60))
     return labels
 
 
@@ -197,11 +225,14 @@ def _training(record: TrialRecord) -> dict[str, float | None]:
     if not trained:
         return {"epochs": None, "train_s": None, "epoch_s": None}
     epochs, train_s = max(1, trained[-1].epoch), trained[-1].train_s
+    if not is_timed(record):
+        return {"epochs": epochs, "train_s": None, "epoch_s": None}
     return {"epochs": epochs, "train_s": train_s, "epoch_s": train_s / epochs}
 
 
 def _steps(record: TrialRecord) -> dict[str, float | None]:
-    step_s, batch_s = _median(record.steps.get("step_s")), _median(record.steps.get("sample_s"))
+    timed = is_timed(record)
+    step_s, batch_s = (_median(record.steps.get(name)) if timed else None for name in ("step_s", "sample_s"))
     return {
         "num_steps": _number(record.steps.get("num")),
         "step_ms": None if step_s is None else 1e3 * step_s,

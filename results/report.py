@@ -1,4 +1,4 @@
-"""The report of a store: `report.html`, `report.md` and `figures/`, written whole or not at all.
+"""The report of a store's trials and races: `report.html`, `report.md` and `figures/`, written whole or not at all.
 
 Guarantees: both files say the same, from one document (``content.py``); the HTML is one file without scripts or
 references to elsewhere; whatever a record holds is text in both, never markup. It measures and judges nothing.
@@ -16,7 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from results.blocks import Block, Code, Column, Document, Picture, Points, Prose, Table
 from results.content import build_document
-from results.plots import render
+from results.drawing import render
+from results.races import read_races
 from results.store import Store, write_over
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -27,8 +28,8 @@ _MARKDOWN: Final = re.compile(r"[\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]
 def write_report(store: Store, *, out: Path | None = None, command: str) -> Path:
     """Write the report of everything in ``store`` to ``out`` (by default the store's own) and return the HTML's path.
 
-    ``command`` is the command that remakes it. A store without a readable record is a ValueError that says how to
-    fill it.
+    ``command`` is the command that remakes it. A store without a readable trial and without a race is a ValueError that
+    says how to fill it.
     """
     document = _document(store, command)
     figures = {picture.name: render(picture.figure, "svg") for picture in _pictures(document)}
@@ -42,7 +43,7 @@ def write_report(store: Store, *, out: Path | None = None, command: str) -> Path
 
 
 def write_figures(store: Store, *, out: Path | None = None, form: str = "svg") -> list[Path]:
-    """Write the report's figures alone, as one of ``plots.FORMS``, and return their paths; ValueError as above."""
+    """Write the report's figures alone, as one of ``drawing.FORMS``, and return their paths; ValueError as above."""
     folder = out or store.folder / "figures"
     contents = {picture.name: render(picture.figure, form) for picture in _pictures(_document(store, "relduel plot"))}
     paths = []
@@ -54,13 +55,15 @@ def write_figures(store: Store, *, out: Path | None = None, form: str = "svg") -
 
 def _document(store: Store, command: str) -> Document:
     records, problems = store.records()
-    if not records:
-        unreadable = "".join(f"; {problem}" for problem in problems)
+    runs = store.parity()
+    races = read_races(store, runs)
+    if not records and not races.races:
+        unreadable = "".join(f"; {problem}" for problem in (*problems, *races.problems))
         raise ValueError(
             f"no readable trial in store {str(store.folder)!r}{unreadable}: fill it with "
             f"`relduel sweep NAME --store {store.folder}` (`relduel ls sweeps` lists the names)"
         )
-    return build_document(records, problems, store.parity(), command)
+    return build_document(records, problems, runs, command, races)
 
 
 def _pictures(document: Document) -> list[Picture]:

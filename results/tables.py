@@ -1,63 +1,101 @@
 """The report's headline tables: scores and costs per cell.
 
-Guarantees: means are taken within a cell only (``frame.py``), differences and ratios within pairs only; a speed ratio
-is printed only where the parity of both its trials is green. Nothing here is a verdict (METHOD M15).
+Guarantees: means are taken within a cell and an arm only (``frame.py``), differences and ratios within pairs only; a
+speed ratio is printed only where the parity of both its trials is green and both had the same batches, and an arm that
+is declared another function is in no difference at all. Nothing here is a verdict (METHOD M15).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
 import pandas as pd
 
+from results.arms import OWN_SAMPLER, SIDES, arm_text, arms_in, libraries_in
 from results.blocks import Table
-from results.frame import SIDES, pairs_frame
-from results.gate import Parity
+from results.frame import pairs_frame
+from results.gate import MARKS, Parity
 from results.listings import make_table
 from results.record import TrialRecord
 from results.text import MISSING, backend_name, difference, direction, plain, significant
 
 #: The baseline that no model can beat, where a data set has one: its planted truth.
 CEILING: Final = "planted truth"
-_MEBIBYTE: Final = 2**20
+#: Up to this many rows the headline is one table.
+_TOGETHER: Final = 10
 _ARROWS: Final = {"higher is better": "\N{NO-BREAK SPACE}↑", "lower is better": "\N{NO-BREAK SPACE}↓", "": ""}
 
 
-def backends_in(trials: pd.DataFrame) -> list[str]:
-    """Return the backends of the trials, PyG and DGL first."""
-    present = set(trials["backend"])
-    known = [name for name in SIDES if name in present]
-    return known + sorted(present - set(known))
+def scores_tables(
+    trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapping[str, Parity]
+) -> tuple[Table, ...]:
+    """Return the headline, a table a task where it would be long: see ``scores_table``."""
+    whole = scores_table(trials, records, parity)
+    if len(whole.rows) <= _TOGETHER:
+        return (whole,)
+    by_task: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+    for row in whole.rows:
+        by_task.setdefault((row[0], row[2]), []).append(row)
+    tables = []
+    for (task, metric), rows in by_task.items():
+        best = {row[-1] for row in rows}
+        told = {"Task", "Metric"} | ({"Best baseline"} if len(best) == 1 else set())
+        keep = [index for index, column in enumerate(whole.columns) if column.title not in told]
+        baseline = f"; best baseline {best.pop()}" if len(best) == 1 else ""
+        tables.append(
+            replace(
+                whole,
+                caption=f"{task}: test {metric} at the best validation point{baseline}",
+                columns=tuple(whole.columns[index] for index in keep),
+                rows=tuple(tuple(row[index] for index in keep) for row in rows),
+            )
+        )
+    return tuple(tables)
 
 
 def scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapping[str, Parity]) -> Table:
-    """Return the headline: per cell the test score by backend, their difference, parity and step-time ratio."""
-    backends = backends_in(trials)
+    """Return the headline: a row for each cell and combination of arms, one of each library.
+
+    It holds the test score by library, their difference, whether both are the same function, and step-time ratio.
+    """
+    libraries = libraries_in(trials)
     pairs = pairs_frame(trials)
     baselines = {record.trial_id: record.baselines for record in records}
     rows = []
     for cell, members in trials.groupby("cell", sort=False):
         first = members.iloc[0]
-        own_pairs = pairs[pairs["cell"] == cell]
-        rows.append(
-            (
-                f"{first['dataset']} / {first['task']}",
-                first["model"],
-                plain(first["metric"], 40) + _ARROWS[direction(first["metric"])],
-                *(_mean_score(members[members["backend"] == backend]) for backend in backends),
-                _mean_difference(own_pairs),
-                _cell_parity(members, parity),
-                step_time_ratio(own_pairs, parity),
-                _best_baseline(next(filter(None, map(baselines.get, members["trial_id"])), {}), first["metric"]),
+        best = _best_baseline(next(filter(None, map(baselines.get, members["trial_id"])), {}), first["metric"])
+        in_cell = pairs[pairs["cell"] == cell]
+        for arms in _combinations(members, libraries):
+            own = members[members["backend"].isin([arm for arm in arms if arm])]
+            own_pairs = in_cell[in_cell["backend_pyg"].isin(arms) & in_cell["backend_dgl"].isin(arms)]
+            rows.append(
+                (
+                    f"{first['dataset']} / {first['task']}",
+                    first["model"],
+                    plain(first["metric"], 40) + _ARROWS[direction(first["metric"])],
+                    *(_mean_score(own[own["backend"] == arm]) for arm in arms),
+                    _forms(own),
+                    _mean_difference(own_pairs, parity),
+                    _same_function(own, parity),
+                    step_time_ratio(own_pairs, parity),
+                    best,
+                )
             )
-        )
-    titles = ["Task", "Model", "Metric", *map(backend_name, backends)]
-    titles += ["DGL - PyG", "Parity", "Step time DGL / PyG (descriptive)", "Best baseline"]
+    titles = ["Task", "Model", "Metric", *map(backend_name, libraries)]
+    named = " / ".join(backend_name(side) for side in SIDES if side in libraries)
+    titles += [f"Form {named}".rstrip(), "DGL - PyG", "Same function", "Step time DGL / PyG (descriptive)"]
+    titles += ["Best baseline"]
     return make_table(
-        "Test score at the best validation point", titles, rows, text=("Task", "Model", "Metric", *titles[-3:])
+        "Test score at the best validation point",
+        titles,
+        rows,
+        text=[title for title in titles if title not in (*map(backend_name, libraries), "DGL - PyG")],
     )
 
 
@@ -83,12 +121,17 @@ def baselines_table(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Tab
 
 
 def step_time_ratio(pairs: pd.DataFrame, parity: Mapping[str, Parity]) -> str:
-    """Return the median DGL/PyG ratio of a cell's pairs, or why there is none."""
+    """Return the median DGL/PyG ratio of the pairs of two arms, or why there is none."""
     if pairs.empty:
         return f"{MISSING} (no PyG/DGL pair ended ok)"
-    for trial in (*pairs["trial_id_pyg"], *pairs["trial_id_dgl"]):
-        if not parity[trial].ok:
-            return f"{MISSING} (parity {parity[trial]})"
+    states = [parity[trial] for trial in (*pairs["trial_id_pyg"], *pairs["trial_id_dgl"])]
+    if any(its.state == "different" for its in states):
+        return f"{MISSING} (different function)"
+    for its in states:
+        if not its.ok:
+            return f"{MISSING} (parity {its})"
+    if OWN_SAMPLER in pairs["form_pyg"].iloc[0]:
+        return f"{MISSING} (each library drew its own batches)"
     timed = pairs[pairs["step_ms_pyg"].notna() & pairs["step_ms_dgl"].notna()]
     if timed.empty:
         return f"{MISSING} (no step times recorded)"
@@ -98,53 +141,45 @@ def step_time_ratio(pairs: pd.DataFrame, parity: Mapping[str, Parity]) -> str:
 
 
 def other_scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Table | None:
-    """Return the test metrics beside the task's own, per cell and backend; None where there are none."""
+    """Return the test metrics beside the task's own, per cell and arm; None where there are none."""
     scores = {record.trial_id: record.metrics.get("test", {}) for record in records}
-    backends = backends_in(trials)
+    ended = trials[trials["status"] == "ok"]
+    metric_of = dict(zip(ended["trial_id"], ended["metric"], strict=True))
+    names = list(dict.fromkeys(name for trial in metric_of for name in scores[trial] if name != metric_of[trial]))
     rows = []
-    for _, members in trials[trials["status"] == "ok"].groupby("cell", sort=False):
+    for (_, arm), members in by_cell_and_arm(ended):
         first = members.iloc[0]
-        names = dict.fromkeys(name for trial in members["trial_id"] for name in scores[trial])
-        for name in names:
-            if name != first["metric"]:
-                values = [scores[trial].get(name, math.nan) for trial in members["trial_id"]]
-                by_trial = members.assign(test=values)
-                means = [_mean_score(by_trial[by_trial["backend"] == backend]) for backend in backends]
-                metric = plain(name, 40) + _ARROWS[direction(name)]
-                rows.append((f"{first['dataset']} / {first['task']}", first["model"], metric, *means))
-    titles = ["Task", "Model", "Metric", *map(backend_name, backends)]
-    return make_table("Other test metrics", titles, rows, text=titles[:3]) if rows else None
+        means = [
+            _mean_score(members.assign(test=[scores[trial].get(name, math.nan) for trial in members["trial_id"]]))
+            if name != first["metric"] and any(name in scores[trial] for trial in members["trial_id"])
+            else MISSING
+            for name in names
+        ]
+        if any(mean != MISSING for mean in means):
+            task = f"{first['dataset']} / {first['task']}"
+            rows.append((task, first["model"], arm_text(arm, first["off"]), *means))
+    titles = ["Task", "Model", "Backend", *(plain(name, 40) + _ARROWS[direction(name)] for name in names)]
+    return make_table("Other test metrics", titles, rows, text=titles[:3], folds=True) if rows else None
 
 
-def costs_table(trials: pd.DataFrame) -> Table:
-    """Return time, memory and edges per cell and backend, medians over the trials that ended ok."""
-    rows = []
-    for (_, backend), members in _by_cell_and_backend(trials[trials["status"] == "ok"]):
-        first = members.iloc[0]
-        rows.append(
-            (
-                f"{first['dataset']} / {first['task']}",
-                first["model"],
-                backend_name(backend),
-                str(len(members)),
-                significant(_median(members["epoch_s"])),
-                significant(_median(members["batch_ms"])),
-                significant(_median(members["step_ms"])),
-                _mebibytes(_median(members["host_peak_bytes"])),
-                _mebibytes(_median(members["device_peak_bytes"])),
-                significant(_median(members["edges_per_step"]), max_decimals=0),
-            )
-        )
-    titles = ["Task", "Model", "Backend", "n", "Train s / epoch", "Batch ms / step", "Model ms / step"]
-    titles += ["Peak host MiB", "Peak device MiB", "Edges / step"]
-    return make_table("Time, memory and edges (medians over trials)", titles, rows, text=titles[:3])
-
-
-def _by_cell_and_backend(trials: pd.DataFrame) -> Iterable[tuple[tuple[str, str], pd.DataFrame]]:
-    """Yield the trials of each cell and backend, cells in their order and PyG and DGL first."""
+def by_cell_and_arm(trials: pd.DataFrame) -> Iterable[tuple[tuple[str, str], pd.DataFrame]]:
+    """Yield the trials of each cell and arm, cells in their order and PyG and DGL first."""
     for cell, members in trials.groupby("cell", sort=False):
-        for backend in backends_in(members):
-            yield (str(cell), backend), members[members["backend"] == backend]
+        for arm in arms_in(members):
+            yield (str(cell), arm), members[members["backend"] == arm]
+
+
+def _combinations(members: pd.DataFrame, libraries: Sequence[str]) -> list[tuple[str | None, ...]]:
+    """Return every choice of one arm a library, None where the cell has no arm of it."""
+    library = dict(zip(members["backend"], members["library"], strict=True))
+    choices: list[list[str | None]] = [[arm for arm in arms_in(members) if library[arm] == name] for name in libraries]
+    return list(itertools.product(*(arms or [None] for arms in choices)))
+
+
+def _forms(members: pd.DataFrame) -> str:
+    """Name the storage forms of the two libraries, in their order."""
+    form = dict(zip(members["library"], members["form"], strict=True))
+    return " / ".join(form[side] or MISSING for side in SIDES if side in form) or MISSING
 
 
 def _mean_score(members: pd.DataFrame) -> str:
@@ -168,8 +203,10 @@ def _standard_error(values: pd.Series[float]) -> float:
     return statistics.stdev(values.tolist()) / math.sqrt(len(values))
 
 
-def _mean_difference(pairs: pd.DataFrame) -> str:
+def _mean_difference(pairs: pd.DataFrame, parity: Mapping[str, Parity]) -> str:
     """Format the mean DGL - PyG difference of the test scores over pairs, with its standard error where n > 1."""
+    if any(parity[trial].state == "different" for trial in (*pairs["trial_id_pyg"], *pairs["trial_id_dgl"])):
+        return f"{MISSING} (different function)"
     values = (pairs["test_dgl"].astype(float) - pairs["test_pyg"].astype(float)).dropna()
     if values.empty:
         return MISSING
@@ -186,21 +223,19 @@ def _best_baseline(baselines: Mapping[str, Mapping[str, float]], metric: str) ->
     return f"{significant(scores[best], 4)} ({plain(best, 40).replace('_', ' ')})"
 
 
-def _cell_parity(members: pd.DataFrame, parity: Mapping[str, Parity]) -> str:
-    """Return the worst state of the cell's trials that ended ok and are held against the reference."""
-    held = members[(members["backend"] != "reference") & (members["status"] == "ok")]
-    states = {parity[trial].state for trial in held["trial_id"]}
-    for state in ("red", "missing", "green"):
-        if state in states:
-            return state
-    return MISSING
+def _same_function(members: pd.DataFrame, parity: Mapping[str, Parity]) -> str:
+    """Say whether the arms of a row compute the same function; where not, which one does not, and why not."""
+    held = members[(members["library"] != "reference") & (members["status"] == "ok")]
+    found = {
+        library: worst_of([parity[trial] for trial in held.loc[held["library"] == library, "trial_id"]])
+        for library in libraries_in(held)
+    }
+    if not found:
+        return MISSING
+    faults = [f"{its.words} ({backend_name(library)})" for library, its in found.items() if not its.ok]
+    return "; ".join(faults) or MARKS["green"]
 
 
-def _median(values: pd.Series[Any]) -> float | None:
-    """Return the median of what was measured; None where nothing was."""
-    median = float(values.dropna().astype(float).median()) if values.notna().any() else math.nan
-    return None if math.isnan(median) else median
-
-
-def _mebibytes(value: float | None) -> str:
-    return MISSING if value is None else f"{value / _MEBIBYTE:,.0f}"
+def worst_of(states: Sequence[Parity]) -> Parity:
+    """Return the state that decides for all of them: red, else missing, else different, else green."""
+    return min(states, key=lambda its: ("red", "missing", "different", "green").index(its.state))

@@ -7,149 +7,26 @@ import math
 import re
 import socket
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from markdown_it import MarkdownIt
+from made_records import COMMAND, ENVIRONMENT, EVIL, RATIO, Reader, fill, make_parity, make_record, rendered, written
 
 from results import gate as gate_module
 from results.blocks import Table
 from results.content import DESCRIPTIVE, build_document
-from results.environment import environment_id
+from results.drawing import label, render
 from results.frame import curves_frame, pairs_frame, trials_frame
 from results.gate import parity_of
-from results.plots import label, plot_convergence, plot_memory, plot_step_time, render
+from results.plots import plot_convergence, plot_memory, plot_step_time
 from results.record import CurvePoint, TrialRecord
 from results.report import escape_markdown, write_report
 from results.store import Store
 from results.tables import baselines_table, scores_table
 
 ROOT = Path(__file__).parents[1]
-EVIL = "<img src=x onerror=alert(1)>|`$x$`"
-RATIO = "Step time DGL / PyG (descriptive)"
-COMMAND = "relduel report --store runs/default"
-ENVIRONMENT: dict[str, Any] = {
-    "os": "Linux 6.1",
-    "cpu": "A CPU",
-    "cores": 2,
-    "threads": 1,
-    "device": "cpu",
-    "python": "3.11.9",
-    "memory_bytes": 2**33,
-    "versions": {"torch": "2.13.0+cpu", "dgl": "2.1.0"},
-    "backends": {
-        "pyg": {"version": "2.8.1", "storage": "coo", "fast_paths_off": ["pyg-lib absent"]},
-        "dgl": {"version": "2.1.0", "graphbolt": "absent", "tensor_adapter": False, "fast_paths_off": []},
-    },
-    "load": {"load_1m": 0.5, "psi_some_avg10": 1.0},
-    "noisy": False,
-}
-
-
-def make_record(backend: str = "pyg", seed: int = 0, **changes: Any) -> TrialRecord:
-    """Make a finished trial on shop/churn; test AUROC .80 + seed/100, DGL .01 higher and 1.5 times as slow a step."""
-    task = changes.pop("task", "churn")
-    environment = changes.pop("environment", ENVIRONMENT)
-    is_dgl = backend == "dgl"
-    test = 0.80 + seed / 100 + 0.01 * is_dgl
-    curve = tuple(
-        CurvePoint(epoch=epoch, step=10 * epoch, train_s=2.0 * epoch, train_loss=0.5, val={"roc_auc": 0.7 + epoch / 50})
-        for epoch in (1, 2, 3)
-    )
-    fields: dict[str, Any] = {
-        "trial_id": f"{task.encode().hex()[:6]}-{backend}-{seed}",
-        "config_id": f"c-{task}-{backend}-{seed}",
-        "pair_id": f"p-{task}-{seed}",
-        "repeat": 0,
-        "config": {
-            "backend": {"name": backend},
-            "dataset": {"name": "shop"},
-            "task": {"name": task, "metric": "roc_auc"},
-            "model": {"family": "sage", "channels": 64},
-            "seed": seed,
-            "dtype": "float32",
-        },
-        "environment_id": environment_id(environment),
-        "environment": environment,
-        "data_fingerprint": "d" * 16,
-        "code_version": "0.1.0",
-        "started_at": "2026-11-21T02:00:00Z",
-        "status": "ok",
-        "phases": {"load_s": 0.5, "train_s": 6.0},
-        "steps": {
-            "num": 3,
-            "step_s": [9.0, 0.030, 0.030] if is_dgl else [9.0, 0.020, 0.020],
-            "sample_s": [0.010, 0.010, 0.010],
-            "edges": [100, 1234, 5000],
-        },
-        "memory": {"host_peak_bytes": 512 * 2**20, "device_peak_bytes": None, "device_peak_reason": "no CUDA device"},
-        "curve": curve,
-        "metrics": {"val": {"roc_auc": 0.76}, "test": {"roc_auc": test, "average_precision": 0.4321}},
-        "baselines": {"entity_mean": {"roc_auc": 0.4467}},
-        "parity_key": "k1",
-        "predictions_hash": f"h-{task}-{backend}-{seed}",
-        "command": f"relduel run backend={backend} seed={seed}",
-    }
-    return TrialRecord(**(fields | changes))
-
-
-def make_parity(**changes: Any) -> dict[str, Any]:
-    """Make a green parity run for sage on both backends in float32."""
-    row = {"family": "sage", "dtype": "float32", "quantity": "outputs", "conv": "native", "ok": True}
-    row |= {"max_rel_diff": 2.5e-7, "tolerance": 1e-5}
-    rows = [row | {"backend": backend} for backend in ("pyg", "dgl")]
-    return {"key": "k1", "ok": True, "rows": rows, "dataset": "shop", "task": "churn"} | changes
-
-
-def fill(folder: Path, records: list[TrialRecord], parity: dict[str, Any] | None = None) -> Store:
-    """Make a store of the records and, where given, the parity run k1."""
-    store = Store(folder)
-    for record in records:
-        store.write(record)
-    if parity:
-        store.write_parity("k1", parity)
-    return store
-
-
-def written(store: Store) -> tuple[str, str]:
-    """Write the report and return its HTML and Markdown."""
-    page = write_report(store, command=COMMAND)
-    return page.read_text(encoding="utf-8"), (page.parent / "report.md").read_text(encoding="utf-8")
-
-
-class Reader(HTMLParser):
-    """Reads a page as a browser would: tags with their attributes, and the texts of table cells."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.rows: list[list[str]] = []
-        self._in_cell = False
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("th", "td"):
-            self.rows[-1].append("")
-            self._in_cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_cell = self._in_cell and tag not in ("th", "td")
-
-    def handle_data(self, data: str) -> None:
-        if self._in_cell:
-            self.rows[-1][-1] += data
-
-
-def rendered(markdown: str) -> Reader:
-    """Read Markdown as a renderer shows it that lets raw HTML through."""
-    return Reader(MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown))
 
 
 def headline(table: Table) -> dict[str, str]:
@@ -174,7 +51,8 @@ def test_headline_numbers() -> None:
     assert row["DGL - PyG"].startswith("+0.01 ")
     assert row["Best baseline"] == "0.4467 (entity mean)"
     assert row["Metric"] == "roc_auc\N{NO-BREAK SPACE}↑"
-    assert row["Parity"] == "green"
+    assert row["Form PyG / DGL"] == "COO / auto"
+    assert row["Same function"] == "✓ same"
     assert row[RATIO] == "1.50 (n=3)"
 
 
@@ -245,18 +123,18 @@ PARITIES: dict[str, tuple[dict[str, Any] | None, str]] = {
         make_parity(rows=[*make_parity()["rows"], make_parity()["rows"][1] | {"ok": False, "max_rel_diff": 3e-3}]),
         "red: dgl, sage, float32, outputs differs by 3.0e-03, tolerance 1.0e-05",
     ),
-    "no rows": (make_parity(rows=[]), "missing: parity run k1 has no row for pyg, sage, float32"),
+    "no rows": (make_parity(rows=[]), "missing: parity run k1 has no row for pyg, sage, float32, coo"),
     "one backend": (
         make_parity(rows=make_parity()["rows"][:1]),
-        "missing: parity run k1 has no row for dgl, sage, float32",
+        "missing: parity run k1 has no row for dgl, sage, float32, auto",
     ),
     "another dtype": (
         make_parity(rows=[row | {"dtype": "float64"} for row in make_parity()["rows"]]),
-        "missing: parity run k1 has no row for pyg, sage, float32",
+        "missing: parity run k1 has no row for pyg, sage, float32, coo",
     ),
     "another family": (
         make_parity(rows=[row | {"family": "gat"} for row in make_parity()["rows"]]),
-        "missing: parity run k1 has no row for pyg, sage, float32",
+        "missing: parity run k1 has no row for pyg, sage, float32, coo",
     ),
     "another data set": (make_parity(dataset="rel-f1"), "missing: parity run k1 is about rel-f1"),
 }
@@ -268,7 +146,9 @@ def test_no_ratio_without_green_parity(case: str) -> None:
     parity, reason = PARITIES[case]
     row = scores([make_record("pyg"), make_record("dgl")], parity)
     assert row[RATIO] == f"— (parity {reason})"
-    assert row["Parity"] == reason.partition(":")[0]
+    state = reason.partition(":")[0]
+    assert state in row["Same function"]
+    assert "✓" not in row["Same function"]
 
 
 def test_no_ratio_anywhere_in_the_report(tmp_path: Path) -> None:
@@ -326,9 +206,9 @@ def test_settings_are_never_averaged_together() -> None:
     assert list(trials["model"]) == ["sage (channels=64)", "sage (channels=128)"]
     forms = [
         make_record(seed=s, config=wide.config | {"backend": {"name": "pyg", "storage": f}})
-        for s, f in ((1, "coo"), (2, "csc"))
+        for s, f in ((1, "coo"), (2, "csr"))
     ]
-    assert list(trials_frame(forms)["backend"]) == ["pyg (storage=coo)", "pyg (storage=csc)"]
+    assert list(trials_frame(forms)["backend"]) == ["pyg (COO)", "pyg (CSR)"]
 
 
 def test_frame_measures() -> None:
@@ -354,8 +234,7 @@ def test_evaluations_within_an_epoch() -> None:
     curves = curves_frame([record])
     assert list(curves["epoch"]) == [0.5, 1.0, 1.5, 2.0]
     assert list(trials_frame([record, sparse])["epoch_s"]) == [2.0, 2.0]
-    figure = plot_convergence(curves, "epoch")
-    assert figure is not None
+    figure = plot_convergence(curves, "epoch")[""]
     assert list(figure.axes[0].get_lines()[0].get_ydata()) == [0.05, 0.1, 0.15, 0.2]
 
 
@@ -413,7 +292,7 @@ def test_fairness_stands_beside_the_headline(tmp_path: Path) -> None:
     _, markdown = written(fill(tmp_path, [make_record("pyg"), noisy], make_parity()))
     beside = markdown[markdown.index("What the two sides ran with") : markdown.index("Time, memory and edges")]
     assert "PyG 2.8.1 (2026): storage form COO; fast paths off: pyg-lib absent" in beside
-    assert "DGL 2.1.0 (2024): GraphBolt absent; tensor adapter off; fast paths off: none" in beside
+    assert "DGL 2.1.0 (2024): storage form auto; GraphBolt absent; tensor adapter off; fast paths off: none" in beside
     assert "torch 2.13.0+cpu (2026), 1 thread, device cpu" in beside
     assert "Noisy (CPU pressure above 20 %): 1 of 2 trials." in beside
     assert "1.50 (n=1, noisy)" in markdown
@@ -424,7 +303,7 @@ def test_unknown_is_said_to_be_unknown(tmp_path: Path) -> None:
     backends = {"dgl": {"version": "9.9", "tensor_adapter": ["?"]}, "pyg": {}, "other": "?"}
     environment = ENVIRONMENT | {"backends": backends, "noisy": None, "load": [], "versions": None}
     _, markdown = written(fill(tmp_path, [make_record("dgl", environment=environment)]))
-    assert "DGL 9.9 (year unknown): GraphBolt unknown; tensor adapter \\['?'\\]; fast paths: not recorded" in markdown
+    assert "DGL 9.9 (year unknown): storage form unknown; GraphBolt unknown; tensor adapter \\['?'\\]" in markdown
     assert "PyG (version unknown): storage form unknown; fast paths: not recorded" in markdown
     assert "0 of 1 trials, unknown for 1." in markdown
 
@@ -482,19 +361,15 @@ def test_figures_take_any_name() -> None:
     names = [r"$x$", r"$\frac{", "_hidden", "日本", "a" * 200]
     records = [make_record(backend, task=name) for name in names for backend in ("pyg", "dgl")]
     curves, trials = curves_frame(records), trials_frame(records)
-    epochs, seconds = plot_convergence(curves, "epoch"), plot_convergence(curves, "train_s")
-    steps, memory = plot_step_time(trials), plot_memory(trials)
-    assert epochs is not None
-    assert seconds is not None
-    assert steps is not None
-    assert memory is not None
+    epochs, seconds = plot_convergence(curves, "epoch")[""], plot_convergence(curves, "train_s")[""]
+    steps, memory = plot_step_time(trials)[""], plot_memory(trials)[""]
     for figure in (epochs, seconds, steps, memory):
         assert render(figure, "svg").startswith(b"<?xml")
     assert seconds.axes[0].get_xlabel() == "training time (s)"
     assert epochs.axes[0].get_ylabel() == "validation roc_auc\n(higher is better)"
     assert "(ms" in steps.axes[0].get_xlabel()
     assert "(MiB)" in memory.axes[0].get_xlabel()
-    assert [text.get_text() for text in epochs.legends[0].get_texts()] == ["PyG", "DGL"]
+    assert [text.get_text() for text in epochs.legends[0].get_texts()] == ["PyG (COO)", "DGL (auto)"]
     assert label("_x") == " _x"
     with pytest.raises(ValueError, match="allowed are epoch and train_s"):
         plot_convergence(curves, "step")
@@ -503,8 +378,7 @@ def test_figures_take_any_name() -> None:
 def test_curves_tell_backends_apart_without_colour() -> None:
     """No two backends share line and marker, and the median of several seeds is what is drawn."""
     records = [make_record(backend, seed) for backend in ("pyg", "dgl", "reference") for seed in (0, 1, 2)]
-    figure = plot_convergence(curves_frame(records), "epoch")
-    assert figure
+    figure = plot_convergence(curves_frame(records), "epoch")[""]
     lines = figure.axes[0].get_lines()
     assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == len(lines) == 3
     assert list(lines[0].get_ydata()) == pytest.approx([0.72, 0.74, 0.76])
@@ -512,8 +386,7 @@ def test_curves_tell_backends_apart_without_colour() -> None:
 
 def test_memory_bar_is_in_mebibytes() -> None:
     """A peak of 512 MiB is a bar 512 long, labelled so."""
-    figure = plot_memory(trials_frame([make_record()]))
-    assert figure
+    figure = plot_memory(trials_frame([make_record()]))[""]
     assert figure.axes[0].patches[0].get_width() == 512
     assert "512" in {text.get_text() for text in figure.axes[0].texts}
 
@@ -532,3 +405,72 @@ def test_document_is_free_of_format() -> None:
     table = next(block for block in document.sections[1].blocks if isinstance(block, Table))
     assert table.rows[0][0] == "shop / a|b<c>"
     assert escape_markdown("a|b<c> `x` a_b _c_ *d*") == r"a\|b&lt;c&gt; \`x\` a_b \_c\_ \*d\*"
+
+
+NVML_TABLE = "Peak device memory per phase (MiB, NVML, this process)"
+PSS_TABLE = "Host memory at the end of each phase (MiB, PSS of the process tree)"
+
+
+def measured(**changes: Any) -> TrialRecord:
+    """Make a trial on a GPU whose training phase took 3 GiB of it by NVML, 200 MiB of the host, and 900 J in 30 s."""
+    phase = {"host_peak_bytes": 2**28, "tree_pss_end_bytes": 200 * 2**20, "nvml_process_peak_bytes": 3 * 2**30}
+    energy = {"energy_j": 900.0, "energy_reason": None, "energy_window_s": 30.0, "idle_power_w": 12.5}
+    record = make_record(**changes)
+    memory = record.memory | {"nvml_process_peak_bytes": 3 * 2**30, "by_phase": {"train": phase}}
+    return replace(record, memory=memory, steps=record.steps | {"energy": energy | {"idle_power_reason": None}})
+
+
+def tables_of(record: TrialRecord) -> dict[str, Table]:
+    """Return the tables of the report of one trial by caption."""
+    document = build_document([record], [], {}, COMMAND)
+    blocks = [block for section in document.sections for block in section.blocks]
+    return {block.caption: block for block in blocks if isinstance(block, Table)}
+
+
+def test_memory_by_phase_is_shown_where_it_was_read() -> None:
+    """NVML's peak and the process tree's PSS have tables of their own in MiB; without a figure there is no table."""
+    found = tables_of(measured())
+    assert headline(found[NVML_TABLE])["train"] == "3,072"
+    assert headline(found[PSS_TABLE])["train"] == "200"
+    assert headline(found["Time, memory and edges (medians over trials)"])["Peak device MiB (NVML)"] == "3,072"
+    without = tables_of(make_record())
+    assert NVML_TABLE not in without
+    assert PSS_TABLE not in without
+    assert "Peak device MiB (NVML)" not in headline(without["Time, memory and edges (medians over trials)"])
+
+
+def test_energy_is_a_table_or_a_reason(tmp_path: Path) -> None:
+    """With a figure there are joules, mean and idle power; without, one line says why, and nothing is made up."""
+    (caption,) = (caption for caption in tables_of(measured()) if caption.startswith("Energy"))
+    row = headline(tables_of(measured())[caption])
+    assert (row["Energy (J)"], row["Window (s)"]) == ("900", "30.0")
+    assert (row["Mean power (W)"], row["Idle power (W)"], row["Note"]) == ("30.0", "12.5", "")
+    record = make_record()
+    why = {"energy_j": None, "energy_reason": "the trial ran on the CPU", "energy_window_s": 3.0}
+    _, markdown = written(fill(tmp_path, [replace(record, steps=record.steps | {"energy": why})]))
+    assert "Energy was not measured: the trial ran on the CPU." in markdown
+    assert not [caption for caption in tables_of(make_record()) if caption.startswith("Energy")]
+
+
+def test_long_tables_begin_shut_and_hold_every_row(tmp_path: Path) -> None:
+    """A table of many rows is folded in the page, the first one never; both files have all its rows."""
+    records = [make_record(backend, seed) for backend in ("pyg", "dgl") for seed in range(21)]
+    page, markdown = written(fill(tmp_path, records, make_parity()))
+    assert "<summary>Every trial in the store (42 rows)</summary>" in page
+    assert page.index("<table>") < page.index("<details>")
+    assert Reader(page).rows == rendered(markdown).rows
+    short, _ = written(fill(tmp_path / "short", records[:2], make_parity()))
+    assert "<details>" not in short
+
+
+def test_parity_is_told_by_arm_and_by_row(tmp_path: Path) -> None:
+    """An arm's row names its worst quantity; a skipped row says so, and an infinite difference is no blank."""
+    rows = make_parity()["rows"]
+    rows += [rows[1] | {"quantity": "weight_grad", "max_rel_diff": 9e-6}]
+    rows += [rows[0] | {"quantity": "metric_20_steps", "max_rel_diff": None, "skipped": "one class only"}]
+    rows += [rows[1] | {"dtype": "bfloat16", "max_rel_diff": None, "ok": False}]
+    _, markdown = written(fill(tmp_path, [make_record()], make_parity(rows=rows, ok=False)))
+    proofs = markdown[markdown.index("## Parity") : markdown.index("## Environment")]
+    assert "| shop / churn | sage | native | PyG | ✓ same | 2.5e-07 of 1.0e-05 (outputs) | — | k1 |" in proofs
+    assert "| ✗ red | 9.0e-06 of 1.0e-05 (weight_grad) | infinite of 1.0e-05 (outputs) | k1 |" in proofs
+    assert "| metric_20_steps | — | 1.0e-05 | skipped | one class only |" in proofs

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     def go_on() -> bool:
         return time.monotonic() < deadline
 
-    run_processes(plan, store, [0], go_on=go_on)
+    run_processes(plan, store, [0], go_on=go_on, until=options.until)
     processes = read_duel(store, plan.duel_id).processes
     environment = processes[0]["environment"] if 0 in processes else {}
     calibration = find_calibration(environment) if environment else None
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     margin = calibration.margin if calibration else Margin()
     if options.until:
         for look in LOOKS:
-            run_processes(plan, store, range(look), go_on=go_on)
+            run_processes(plan, store, range(look), go_on=go_on, until=options.until)
             verdict = read_duel(store, plan.duel_id).verdict(margin=margin, level=level_at(look), count=look)
             if verdict.verdict != "INCONCLUSIVE" or not go_on():
                 break

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from harness.config import DatasetConfig
+from tasks.folder import resolve_folder
+from tasks.shop_marker import VERSION, holds_shop
 
 
 def dataset_folder(config: DatasetConfig) -> Path:
@@ -13,14 +15,14 @@ def dataset_folder(config: DatasetConfig) -> Path:
 
     Raises ValueError where a given folder does not exist or a download fails.
     """
-    from tasks.database import resolve_folder
+    if config.name != "shop" or config.path is not None:
+        return resolve_folder(config.name, config.path)
+    folder = user_cache() / f"shop-v{VERSION}-seed{config.seed}-scale{config.scale:g}"
+    if not holds_shop(folder, config.seed, config.scale):
+        from tasks.shop import write_shop  # loads pandas
 
-    if config.name == "shop" and config.path is None:
-        from tasks.shop import VERSION, write_shop
-
-        name = f"shop-v{VERSION}-seed{config.seed}-scale{config.scale:g}"
-        return write_shop(user_cache() / name, seed=config.seed, scale=config.scale)
-    return resolve_folder(config.name, config.path)
+        write_shop(folder, seed=config.seed, scale=config.scale)
+    return folder
 
 
 def user_cache() -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from typing import Any, Final
 from backends.families import find_family
 from harness.compose import compose_trial
 from harness.config import code_version
+from harness.device_lock import hold_device
 from harness.duel_blocks import WHATS, Leg, WarmUp, measurements, run_blocks, units_of_leg
 from harness.launch import default_threads, run_job
 from harness.plan import PlannedTrial, gate_answer, missing_gates, plan_trials
@@ -225,7 +227,8 @@ def run_processes(
             on_step = partial(_advance, view, job)
             started = datetime.now(UTC).isoformat(timespec="seconds")
             run = _run_in_turns if plan.in_turns else _run_together
-            answer = run(plan, number, timeout_s, log, on_step)
+            with hold_device(plan.b.trial.config.measure.device, say=_say):
+                answer = run(plan, number, timeout_s, log, on_step)
             process = {
                 "duel_id": plan.duel_id,
                 "process": number,
@@ -244,6 +247,10 @@ def run_processes(
             view.end(job, 1.0, f"duel · {plan.what} · process {number}: {answer['status']}")
             if answer["status"] != "ok":
                 return
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _advance(view: ProgressView, job: Any, done: int, total: int) -> None:

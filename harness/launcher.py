@@ -49,7 +49,7 @@ def launch_shards(
     shards = [(f"{number}/{count}", store / "shards" / f"{number}-of-{count}") for number in range(1, count + 1)]
     with executor.batch():
         jobs = [
-            executor.submit(function(shard_command(plan, shard, folder, own), verbose=False, cwd=Path.cwd()))
+            executor.submit(function(shard_command(plan, shard, folder, own), cwd=Path.cwd()))
             for shard, folder in shards
         ]
     return [Launched(shard=shard, store=folder, job=job) for (shard, folder), job in zip(shards, jobs, strict=True)]

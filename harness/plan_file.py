@@ -89,7 +89,7 @@ def write_plan(path: Path, plan: Mapping[str, Any]) -> None:
 def read_plan(path: Path, own: Sequence[str] = ()) -> FiledPlan:
     """Read a plan and give it this machine's own settings; ValueError says why it cannot run here.
 
-    ``own`` are overrides of the keys ``OWN``. The data are not looked at: see ``refuse_other_data``.
+    ``own`` are overrides of the keys ``OWN``. The data are not looked at: see ``refuse_other_trials``.
     """
     place = path.name
     plan = _read(path)
@@ -117,8 +117,8 @@ def read_plan(path: Path, own: Sequence[str] = ()) -> FiledPlan:
     )
 
 
-def refuse_other_data(filed: Sequence[FiledTrial], planned: Sequence[PlannedTrial], place: str) -> None:
-    """Raise ValueError unless the data here are those that the plan was made for."""
+def refuse_other_trials(filed: Sequence[FiledTrial], planned: Sequence[PlannedTrial], place: str) -> None:
+    """Raise ValueError unless the data here are those that the plan was made for, and so is a family's outside code."""
     here = {(trial.config.dataset, trial.config.task): trial.data_fingerprint for trial in planned}
     for trial in filed:
         found = here[trial.config.dataset, trial.config.task]
@@ -127,7 +127,11 @@ def refuse_other_data(filed: Sequence[FiledTrial], planned: Sequence[PlannedTria
                 f"{place}: planned for data of {trial.config.dataset.name}, task {trial.config.task}, with fingerprint "
                 f"{trial.data_fingerprint}, and here it is {found}; allowed are the same files (or plan again)"
             )
-    assert {trial.trial_id for trial in filed} == {trial.trial_id for trial in planned}
+    if others := {trial.trial_id for trial in planned} ^ {trial.trial_id for trial in filed}:
+        raise ValueError(
+            f"{place}: {len(others)} ids do not follow from their configs here; the usual cause is other code of a "
+            "model family from outside relduel; allowed is the same on every machine (or plan again)"
+        )
 
 
 def _filed(trial: Mapping[str, Any], values: Mapping[str, Any], own: Sequence[str], place: str) -> FiledTrial:

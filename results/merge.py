@@ -125,8 +125,8 @@ def _merge_parity(source: Store, into: Store, done: Merged) -> None:
             if ours["ok"]:
                 write_over(target, content)
             done.conflicts.append(Problem(path=place, reason=_DISAGREE.format(apart)))
-        elif apart := [path.name for path in into.folder.glob(f"conflicts/parity/{key}-*")]:
-            done.conflicts.append(Problem(path=place, reason=_DISAGREE.format(f"conflicts/parity/{apart[0]}")))
+        elif kept := sorted(into.folder.glob(f"conflicts/parity/{key}-*")):
+            done.conflicts.append(Problem(path=place, reason=_DISAGREE.format(f"conflicts/parity/{kept[0].name}")))
         else:
             if ours != theirs:
                 _keep_apart(into, f"retired/parity/{key}", content, {path.name: content})

@@ -8,7 +8,6 @@ evaluated. It fits nothing and builds no graph.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -59,43 +58,6 @@ class Database:
     val_time: int
     test_time: int
     counts: dict[str, int]
-
-
-def resolve_folder(name: str, path: str | None) -> Path:
-    """Return the folder of a data set: ``path`` where given, else the Hub data set ``name``, downloaded by relbench.
-
-    Raises ValueError where the folder is missing or the download fails.
-    """
-    if path is not None:
-        try:
-            folder = Path(path).expanduser()
-        except RuntimeError as error:  # "~nobody"
-            raise ValueError(f"dataset.path={path!r}: {error}") from None
-        if not folder.is_dir():
-            raise ValueError(f"dataset.path={path!r}: there is no such folder")
-        return folder
-    from relbench.hf import download_dataset_dir
-
-    try:
-        return Path(download_dataset_dir(name))
-    except Exception as error:  # the Hub client raises many unrelated types
-        raise ValueError(
-            f"dataset={name!r} could not be fetched from the Hub ({type(error).__name__}); "
-            "give a local RelBench v3 folder with dataset.path=FOLDER"
-        ) from error
-
-
-def data_fingerprint(folder: Path, task: str) -> str:
-    """Return a hash of the manifests and Parquet bytes of the database and of one task, 16 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    paths = [folder / "manifest.yaml", *sorted((folder / "db").glob("*.parquet"))]
-    paths += sorted(path for path in (folder / "tasks" / task).iterdir() if path.suffix in {".yaml", ".parquet"})
-    for path in paths:
-        digest.update(repr((path.relative_to(folder).as_posix(), path.stat().st_size)).encode())
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_database(

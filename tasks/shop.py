@@ -7,7 +7,6 @@ the score nothing can beat, is in ``shop_signal.py``. The names ``items`` and ``
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import secrets
@@ -21,15 +20,13 @@ from relbench.manifest import DatasetManifest, TableSpec
 
 from tasks.shop_catalogue import Catalogue, draw_catalogue
 from tasks.shop_events import Events, draw_events
+from tasks.shop_marker import MARKER, holds_shop, is_shop, shop_marker
 from tasks.shop_signal import planted_score
 from tasks.shop_tasks import NUM_PERIODS, TASKS, TEST_TIME, VAL_TIME, label_rows, seed_times
 from tasks.task import SPLITS
 
 __all__ = ["draw_shop", "is_shop", "planted_score", "write_shop"]
 
-#: Raise it with any change that alters a table or a label.
-VERSION: Final = 1
-MARKER: Final = "shop.json"
 NUM_CUSTOMERS: Final = 1500
 TABLES: Final[dict[str, TableSpec]] = {
     "customers": TableSpec("customer_id", "signed_up_at"),
@@ -62,29 +59,23 @@ def write_shop(folder: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
     are ``seed < 0`` and a scale that leaves fewer than 100 customers (a split might lack a class).
     """
     num_customers = _num_customers(seed, scale)
-    marker = json.dumps({"generator": "shop", "version": VERSION, "seed": seed, "scale": float(scale)}, sort_keys=True)
-    if _is_written(folder, marker):
+    if holds_shop(folder, seed, scale):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         _write(building, num_customers, seed)
-        (building / MARKER).write_text(marker + "\n", encoding="utf-8")
+        (building / MARKER).write_text(shop_marker(seed, scale) + "\n", encoding="utf-8")
         try:
             building.rename(folder)
         except OSError:
             # Another process may have finished the same folder in the meantime; that is as good.
-            if not _is_written(folder, marker):
+            if not holds_shop(folder, seed, scale):
                 raise
     finally:
         if building.exists():
             shutil.rmtree(building)
     return folder
-
-
-def is_shop(folder: Path) -> bool:
-    """Tell whether a folder is a generated shop, which has a planted truth."""
-    return (folder / MARKER).is_file()
 
 
 def draw_shop(num_customers: int, seed: int) -> tuple[Catalogue, Events]:
@@ -101,17 +92,6 @@ def _num_customers(seed: int, scale: float) -> int:
     if not (math.isfinite(scale) and scale >= least):
         raise ValueError(f"scale={scale!r}: allowed is a finite number, {least:.4f} or more")
     return round(NUM_CUSTOMERS * scale)
-
-
-def _is_written(folder: Path, marker: str) -> bool:
-    """Say whether the folder holds just this shop; ValueError if it holds something else."""
-    if not folder.exists():
-        return False
-    path = folder / MARKER
-    found = path.read_text(encoding="utf-8").strip() if path.is_file() else "no generated shop"
-    if found != marker:
-        raise ValueError(f"{folder} exists and holds {found}, wanted {marker}; choose another folder or remove it")
-    return True
 
 
 def _write(folder: Path, num_customers: int, seed: int) -> None:

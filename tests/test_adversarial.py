@@ -11,8 +11,10 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from backends import parity
 from backends.base import load_backend
 from backends.batch import build_batch
+from backends.dgl.operators import DglEdgeOperators
 from backends.families import find_family
 from backends.parity import Pass, break_ties, compare_passes, run_pass
 from backends.spec import BackendSpec, Layout, ModelSpec
@@ -244,7 +246,7 @@ def name_of(spec: ModelSpec) -> str:
 @pytest.mark.parametrize("spec", MODELS, ids=name_of)
 @given(case=cases())
 @settings(
-    max_examples=6,
+    max_examples=5,
     derandomize=True,
     deadline=None,
     database=None,
@@ -257,7 +259,34 @@ def test_libraries_compute_the_reference_on_any_graph(spec: ModelSpec, case: Cas
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("spec", MODELS, ids=name_of)
+@pytest.mark.parametrize("spec", [its for its in MODELS if its.bases is None and its.aggregation != "sum"], ids=name_of)
 def test_libraries_compute_the_reference_on_awkward_graphs(spec: ModelSpec, name: str) -> None:
-    """The same on one graph for each thing that has broken a library before."""
+    """The same on one graph for each thing that breaks libraries."""
     assert differences(spec, CASES[name]) == {}
+
+
+def test_a_wrong_function_is_seen_here_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With DGL summing where it should average, the graph with duplicate edges is red, and with it nothing of PyG's."""
+    monkeypatch.setattr(DglEdgeOperators, "mean", DglEdgeOperators.sum)
+    above = differences(ModelSpec(channels=4, encoder_layers=1), CASES["duplicate edges"])
+    assert {name.rpartition(" ")[0] for name in above} == {"dgl primitive whole", "dgl primitive blocks"}
+
+
+@pytest.mark.parametrize("conv", CONVS)
+def test_ties_are_why_a_maximum_gets_an_offset(conv: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that look alike tie: outputs agree, but DGL gives one of them the gradient that the reference shares out.
+
+    With the offset of ``break_ties`` all is equal; weights see nothing of it, since rows alike share their encoder.
+    """
+    spec = ModelSpec(channels=4, encoder_layers=1, aggregation="max", conv=conv)
+    case = CASES["a type without columns, all its rows alike"]
+    graph = graph_of(case)
+    batches = [(whole(graph, case.num_seeds), False)]
+
+    def ok() -> list[bool]:
+        (reference,), (its,) = (passes_of(spec, library, graph, batches) for library in ("reference", "dgl"))
+        return [row.ok for row in compare_passes(spec, BackendSpec(name="dgl"), torch.float64, reference, its)]
+
+    assert ok() == [True, True, True]
+    monkeypatch.setattr(parity, "TIE_BREAK", 0.0)
+    assert ok() == [True, False, True]

@@ -13,7 +13,8 @@ from relbench_folder import NUM_VISITS, START_S, TASK, Folder, seconds_of, stamp
 
 from tasks import database as database_module
 from tasks.columns import rows_of_keys, seconds
-from tasks.database import NO_ROW, Database, data_fingerprint, read_database, resolve_folder
+from tasks.database import NO_ROW, Database, read_database
+from tasks.folder import data_fingerprint, resolve_folder
 from tasks.graph import NULL_TIME
 from tasks.load import load_task, read_task_database
 from tasks.manifest import read_dataset_manifest, read_task_manifest, timestamp_seconds

@@ -241,7 +241,6 @@ def test_bad_sources_are_refused_before_anything_is_copied(tmp_path: Path) -> No
 
 def test_merge_is_a_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`relduel merge A B --into C` counts on stdout, names conflicts on stderr, and exits with 1 for them."""
-    monkeypatch.setitem(cli.VERBS, "merge", "copy the records of several stores into one")
     make_store(tmp_path / "a", "t1")
     make_store(tmp_path / "b", "t1", "t2", status="oom")
     arguments = ["merge", str(tmp_path / "a"), "--into", str(tmp_path / "c")]

@@ -13,12 +13,14 @@ import pytest
 from small_shop import MODEL, SMALL, planned
 
 from harness import cli, launcher, plan_file, sweep
+from harness import plan as plan_module
 from harness.compose import expand
+from harness.config import TrialConfig
 from harness.dataset import dataset_folder
 from harness.launcher import launch_shards
 from harness.order import group_pairs
 from harness.plan import PlannedTrial, plan_trials
-from harness.plan_file import describe_plan, read_plan, refuse_other_data, write_plan
+from harness.plan_file import describe_plan, read_plan, refuse_other_trials, write_plan
 from harness.shards import parse_shard, take_shard
 from results.merge import merge_stores
 from results.store import Store
@@ -71,7 +73,7 @@ def test_plan_comes_back_as_the_same_trials(tmp_path: Path) -> None:
     again = plan_trials([trial.composed for trial in plan.trials])
     assert again == trials
     assert [trial.command for trial in again] == [trial.command for trial in trials]
-    refuse_other_data(plan.trials, again, "plan.json")
+    refuse_other_trials(plan.trials, again, "plan.json")
     before = (tmp_path / "plan.json").read_bytes()
     write(tmp_path / "plan.json", trials)
     assert (tmp_path / "plan.json").read_bytes() == before
@@ -94,7 +96,7 @@ def test_each_machine_says_where_its_copy_of_the_data_lies(tmp_path: Path) -> No
     assert [trial.trial_id for trial in again] == [trial.trial_id for trial in trials]
     assert {(trial.folder, trial.config.measure.threads) for trial in again} == {(here, 3)}
     assert again[0].command == f"{trials[0].command} measure.threads=3"
-    refuse_other_data(plan.trials, again, path.name)
+    refuse_other_trials(plan.trials, again, path.name)
     with pytest.raises(ValueError, match=r"allowed is dataset\.path=FOLDER"):
         read_plan(path)
     with pytest.raises(ValueError, match=r"train\.epochs: the plan's file says it"):
@@ -102,7 +104,18 @@ def test_each_machine_says_where_its_copy_of_the_data_lies(tmp_path: Path) -> No
     labels = here / "tasks" / "customer-churn"
     shutil.copy(labels / "val.parquet", labels / "extra.parquet")
     with pytest.raises(ValueError, match=r"plan\.json: planned for data of .* with fingerprint .* and here it is"):
-        refuse_other_data(plan.trials, plan_trials([trial.composed for trial in plan.trials]), path.name)
+        refuse_other_trials(plan.trials, plan_trials([trial.composed for trial in plan.trials]), path.name)
+
+
+def test_other_code_of_an_outside_family_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code version knows relduel's code only; a family from outside that differs is seen by the trials' ids."""
+    plan = read_plan(write(tmp_path / "plan.json", planned()))
+    monkeypatch.setattr(TrialConfig, "outside_code", lambda self: ["another"])
+    plan_module._trial_id.cache_clear()
+    changed = plan_trials([trial.composed for trial in plan.trials])
+    with pytest.raises(ValueError, match=r"plan\.json: 2 ids do not follow"):
+        refuse_other_trials(plan.trials, changed, "plan.json")
+    plan_module._trial_id.cache_clear()
 
 
 @pytest.mark.parametrize(

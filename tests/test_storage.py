@@ -201,7 +201,8 @@ def test_other_aggregations_too(library: str, aggregation: str, tangled: Subgrap
 
 
 @pytest.mark.parametrize(
-    ("library", "aggregation"), [("pyg", "mean"), ("pyg", "sum"), ("pyg", "max"), ("dgl", "mean"), ("dgl", "sum"), ("dgl", "max")]
+    ("library", "aggregation"),
+    [("pyg", "mean"), ("pyg", "sum"), ("pyg", "max"), ("dgl", "mean"), ("dgl", "sum"), ("dgl", "max")],
 )
 def test_relation_that_lost_its_edges_passes_no_gradient(
     library: str, aggregation: str, subgraph: Subgraph, task: TaskSpec

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.commands.common import add_overrides, add_store, print_json, print_table
+
+if TYPE_CHECKING:
+    from harness.compose import Composed
+    from harness.plan import PlannedTrial
+    from results.store import Store
 
 EXAMPLES = """\
 example:
@@ -19,10 +25,10 @@ example:
   relduel parity model=hgt model.conv=stock
   relduel parity 'model.channels=16,64' --json
 
-All families are checked unless model= or model.family= names some, and all libraries unless backend= does; of those
-left open, only they that know the options that are named. Float64 is held to 1e-9. A float32 quantity above 1e-5 is
-held to four times the floor: a library, or the reference, against itself with its edges permuted. Bfloat16 is a forward
-pass under autocast. A maximum gets tie-free inputs, since the libraries share its gradient differently among ties.
+All families are checked unless model= or model.family= names some, and all libraries unless backend= does; what an
+override does not fit is left out, with the reason. Float64 is held to 1e-9, float32 to 1e-5 or, above that, to four
+times the floor: a library, or the reference, against itself with its edges permuted. Bfloat16 is a forward pass under
+autocast. A maximum gets tie-free inputs, since the libraries share its gradient differently among ties.
 
 conv=stock is a library's layer as it is, where that is another function: it is measured, and is no failure. Exit code
 1: something that claims to be the reference's function is not.
@@ -47,96 +53,101 @@ def run(options: argparse.Namespace) -> int:
     import threading
 
     from backends.registry import BACKENDS
-    from harness.compose import expand
     from harness.plan import group_gates, plan_trials
     from harness.progress import ProgressView
     from harness.sweep import GATE_WEIGHT, run_gate_job
     from results.store import Store
 
     store = Store(options.store)
-    trials = plan_trials(expand(complete(options.overrides)))
+    composed, left_out = compose_open(options.overrides)
+    trials = plan_trials(composed)
     groups = group_gates(trials)
     with ProgressView(GATE_WEIGHT * len(groups)) as view:
         for group in groups:
             run_gate_job(group, store, view, threading.Event())
     order = list(BACKENDS)
     gated = [trial for group in groups for trial in sorted(group, key=lambda its: order.index(its.config.backend.name))]
-    variants = vary([trial.overrides for trial in gated])
+    rows, problems = collect(gated, store)
+    arms = split_arms(rows)
+    told: dict[str, list[str]] = {
+        "left_out": left_out,
+        "skipped": sorted({f"{trial.config.backend.name}: {trial.skip}" for trial in trials if trial.skip}),
+        "problems": problems,
+        "unmeasured": [f"{name_of(row)} {row['dtype']}: {row['skipped']}" for row in rows if row.get("skipped")],
+        "summary": [summarise(its) for its in arms if not its[0].get("different")],
+        "different": [tell_different(its) for its in arms if its[0].get("different")],
+    }
+    ok = bool(rows) and not problems and all(row["ok"] or row.get("different") for row in rows)
+    if options.json:
+        print_json({"ok": ok, "rows": rows, **told})
+        return 0 if ok else 1
+    _print(rows)
+    for kind, lines in told.items():
+        for line in lines:
+            print(line if kind in {"summary", "different"} else f"{kind.replace('_', ' ')}: {line}")
+    but = f", but for {len(told['different'])} declared different" if told["different"] else ""
+    print(f"the same function{but}" if ok else "NOT shown to be the same function")
+    return 0 if ok else 1
+
+
+def collect(trials: Sequence[PlannedTrial], store: Store) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the rows of the trials' gates, each with what it was about, and why gates gave none."""
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    green = bool(gated)
-    for trial, variant in zip(gated, variants, strict=True):
-        answer = store.read_parity(trial.parity_key or "")
+    for trial, variant in zip(trials, vary([trial.overrides for trial in trials]), strict=True):
+        config, answer = trial.config, store.read_parity(trial.parity_key or "")
         if answer is None or not answer["rows"]:
             because = answer["reason"] if answer and answer["reason"] else "the gate gave no answer"
-            problems.append(f"{trial.config.model.family} {trial.config.backend.name}: {because}")
-            green = False
+            problems.append(f"{config.model.family} {config.model.conv} {config.backend.name}: {because}")
             continue
-        rows += [
-            {
-                **row,
-                "dataset": answer["dataset"],
-                "task": answer["task"],
-                "variant": variant,
-                "ids": trial.config.backend.ids,
-                "blocks": trial.config.sampler.blocks,
-            }
-            for row in answer["rows"]
-        ]
-        green = green and all(row["ok"] or row.get("different") for row in answer["rows"])
-    arms = split_arms(rows)
-    different = [told for its in arms if (told := tell_different(its))]
-    summary = [summarise(its) for its in arms if not its[0].get("different")]
-    skipped = sorted({f"{trial.config.backend.name}: {trial.skip}" for trial in trials if trial.skip})
-    if options.json:
-        print_json(
-            {
-                "ok": green,
-                "rows": rows,
-                "skipped": skipped,
-                "problems": problems,
-                "different": different,
-                "summary": summary,
-            }
-        )
-        return 0 if green else 1
-    _print(rows)
-    lines = [*(f"not run: {line}" for line in skipped), *(f"no answer: {line}" for line in problems)]
-    lines += [f"not measured: {name_of(row)} {row['dtype']}: {row['skipped']}" for row in rows if row.get("skipped")]
-    for line in [*lines, *summary, *different]:
-        print(line)
-    but = f", but for {len(different)} declared different" if different else ""
-    print(f"the same function{but}" if green else "NOT shown to be the same function")
-    return 0 if green else 1
+        about = {"dataset": answer["dataset"], "task": answer["task"], "variant": variant}
+        about |= {"ids": config.backend.ids, "blocks": config.sampler.blocks}
+        rows += [{**row, **about} for row in answer["rows"]]
+    return rows, problems
 
 
-def complete(overrides: Sequence[str]) -> list[str]:
-    """Add the families and backends that the overrides leave open: all that know the options named."""
+def compose_open(overrides: Sequence[str]) -> tuple[list[Composed], list[str]]:
+    """Compose a config for every family and library that the overrides leave open.
+
+    Those that the overrides do not fit are left out, each with the reason; ValueError if none is left.
+    """
+    from backends.registry import BACKENDS
+    from harness.compose import expand
+
+    named = {key: text for key, _, text in (override.partition("=") for override in overrides)}
+    choices: list[list[str]] = []
+    if not {"model", "model.family"} & named.keys():
+        choices.append([f"model={name}" for name in models()])
+    if not {"backend", "backend.name"} & named.keys():
+        choices.append([f"backend={name}" for name in BACKENDS if name != "reference"])
+    if choices and "," in named.get("model.conv", ""):
+        choices.append([f"model.conv={conv}" for conv in named["model.conv"].split(",")])
+    composed: list[Composed] = []
+    left_out: dict[str, list[str]] = {}
+    for choice in itertools.product(*choices):
+        try:
+            composed += expand([*overrides, *choice])
+        except ValueError as error:
+            if not choice:
+                raise
+            left_out.setdefault(str(error), []).append(" ".join(choice))
+    if not composed:
+        raise ValueError(next(iter(left_out)))
+    return composed, [f"{', '.join(its)}: {reason.partition('; did you')[0]}" for reason, its in left_out.items()]
+
+
+def models() -> list[str]:
+    """List the models of the shelf in the order of their families."""
     import yaml
 
-    from backends.families import OPTIONS, family_names, find_family
-    from backends.registry import BACKENDS, STORAGES
+    from backends.families import family_names
     from harness.compose import SHELF, shelf_names
 
-    named = {key: text.split(",") for key, _, text in (override.partition("=") for override in overrides)}
-    added = []
-    if not {"backend", "backend.name"} & named.keys():
-        libraries = [name for name in BACKENDS if name != "reference"]
-        fitting = [name for name in libraries if set(named.get("backend.storage", ())) <= set(STORAGES[name])]
-        if named.get("backend.ids", ["int64"]) != ["int64"]:
-            fitting = [name for name in fitting if name == "dgl"]
-        added.append(f"backend={','.join(fitting or libraries)}")
-    if not {"model", "model.family"} & named.keys():
-        shelf = {
-            name: find_family(yaml.safe_load((SHELF / "model" / f"{name}.yaml").read_text(encoding="utf-8"))["family"])
-            for name in shelf_names("model")
-        }
-        shelf = dict(sorted(shelf.items(), key=lambda item: family_names().index(item[1].name)))
-        wanted = {option for option in OPTIONS if f"model.{option}" in named}
-        stock = "stock" in named.get("model.conv", ())
-        models = [name for name, its in shelf.items() if wanted <= set(its.options) and (its.stock or not stock)]
-        added.append(f"model={','.join(models or shelf)}")
-    return [*overrides, *added]
+    families = {
+        name: yaml.safe_load((SHELF / "model" / f"{name}.yaml").read_text(encoding="utf-8"))["family"]
+        for name in shelf_names("model")
+    }
+    return sorted(families, key=lambda name: family_names().index(families[name]))
 
 
 def vary(overrides: Sequence[Sequence[str]]) -> list[str]:
@@ -175,15 +186,13 @@ def summarise(rows: Sequence[Row]) -> str:
     return f"{name_of(rows[0])}: {verdict}; worst: {told}"
 
 
-def tell_different(rows: Sequence[Row]) -> str | None:
-    """Say what an arm that is declared another function was measured to be; None for any other arm."""
-    reason = rows[0].get("different")
-    if not reason:
-        return None
+def tell_different(rows: Sequence[Row]) -> str:
+    """Say what an arm that is declared another function was measured to be."""
     output = next(row for row in rows if row["quantity"] == "output")
+    name, reason = name_of(output), output["different"]
     if all(row["ok"] for row in rows):
-        return f"{name_of(output)}: declared a different function ({reason}), but it measures the same"
-    return f"{name_of(output)}: different function: {reason}; output differs by {_figure(output['max_rel_diff'])}"
+        return f"{name}: declared a different function ({reason}), but it measures the same"
+    return f"{name}: different function: {reason}; output differs by {_figure(output['max_rel_diff'])}"
 
 
 def _worst(rows: Sequence[Row]) -> Row | None:

@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add overrides, the store, and whether to try again."""
     add_overrides(parser)
     add_store(parser)
+    parser.add_argument(
+        "--quality-only", action="store_true", help="let the trial share the machine; no report shows a time of it"
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run again a trial whose record is not ok")
 
 
@@ -32,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from results.store import Store
 
     store = Store(options.store)
-    trials = plan_trials([compose_trial(options.overrides)])
+    trials = plan_trials([compose_trial(options.overrides)], quality_only=options.quality_only)
     result = run_sweep(trials, store, gates=False, retry_failed=options.retry_failed)
     record = store.read(trials[0].trial_id)
     if options.json:

@@ -118,14 +118,14 @@ def _planned_by_name(options: argparse.Namespace) -> tuple[list[Any], list[str]]
 def _planned_from_file(options: argparse.Namespace) -> tuple[list[Any], list[str]]:
     """Plan a shard of a plan's file, or all of it; return the trials and the words that name them."""
     from harness.plan import plan_trials
-    from harness.plan_file import read_plan, refuse_other_data
+    from harness.plan_file import read_plan, refuse_other_trials
     from harness.shards import parse_shard, take_shard
 
     number, count = parse_shard(options.shard) if options.shard else (1, 1)
     plan = read_plan(options.plan, options.overrides)
     filed = take_shard(plan.trials, number, count)
     trials = plan_trials([trial.composed for trial in filed], quality_only=plan.quality_only)
-    refuse_other_data(filed, trials, options.plan.name)
+    refuse_other_trials(filed, trials, options.plan.name)
     print(
         f"plan {plan.plan_id}: {len(plan.trials)} trials, {len(trials)} of them in shard {number}/{count}",
         file=sys.stderr,

@@ -42,6 +42,8 @@ MODELS = [
     ModelSpec(family="rgcn", channels=4, encoder_layers=1, bases=2, residual=True, norm="none"),
     *(ModelSpec(channels=4, encoder_layers=1, aggregation=name) for name in ("mean", "sum", "max")),
 ]
+#: One of each kind, for the named graphs.
+AWKWARD = [its for its in MODELS if its.bases is None and its.inner == "sage" and its.aggregation != "sum"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +248,7 @@ def name_of(spec: ModelSpec) -> str:
 @pytest.mark.parametrize("spec", MODELS, ids=name_of)
 @given(case=cases())
 @settings(
-    max_examples=5,
+    max_examples=4,
     derandomize=True,
     deadline=None,
     database=None,
@@ -259,7 +261,7 @@ def test_libraries_compute_the_reference_on_any_graph(spec: ModelSpec, case: Cas
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("spec", [its for its in MODELS if its.bases is None and its.aggregation != "sum"], ids=name_of)
+@pytest.mark.parametrize("spec", AWKWARD, ids=name_of)
 def test_libraries_compute_the_reference_on_awkward_graphs(spec: ModelSpec, name: str) -> None:
     """The same on one graph for each thing that breaks libraries."""
     assert differences(spec, CASES[name]) == {}

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -48,21 +47,31 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
     return load_task(write_shop(tmp_path_factory.mktemp("shop") / "shop", scale=0.1), "customer-churn")
 
 
-@pytest.fixture(scope="module", params=BUILT_IN)
-def arena(request: pytest.FixtureRequest, task: TaskSpec) -> Arena:
-    """Return the gate's arena for one family, in float64."""
+@pytest.fixture(scope="module")
+def arenas(task: TaskSpec) -> dict[str, Arena]:
+    """Return the gate's arena for each family, in float64."""
     sampler = SamplerSpec(fanout=(4, 4))
-    return Arena(
-        task=task,
-        model=ModelSpec(family=request.param, channels=8, encoder_layers=1),
-        train=TrainConfig(),
-        blocks=False,
-        subgraphs=sample_batches(task, sampler, 0),
-        held_out=sample_held_out(task, sampler, 0),
-        seed=0,
-        device=CPU,
-        dtype=torch.float64,
-    )
+    batches, held_out = sample_batches(task, sampler, 0), sample_held_out(task, sampler, 0)
+    return {
+        family: Arena(
+            task=task,
+            model=ModelSpec(family=family, channels=8, encoder_layers=1),
+            train=TrainConfig(),
+            blocks=False,
+            subgraphs=batches,
+            held_out=held_out,
+            seed=0,
+            device=CPU,
+            dtype=torch.float64,
+        )
+        for family in BUILT_IN
+    }
+
+
+@pytest.fixture(scope="module")
+def references(arenas: dict[str, Arena]) -> dict[str, Pass]:
+    """Return what the reference makes of the first batch, for each family."""
+    return {family: arena.single_pass(REFERENCE) for family, arena in arenas.items()}
 
 
 def seeds_of(arena: Arena) -> tuple[int, int]:
@@ -152,66 +161,84 @@ def edited(arena: Arena, edit: Callable[[dict[RelationKey, EdgeSet]], None]) -> 
         return replace(subgraph, edges=edges)
 
     (first, target), *rest = arena.subgraphs
-    return dataclasses.replace(arena, subgraphs=[(made(first), target), *rest])
+    return replace(arena, subgraphs=[(made(first), target), *rest])
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_without_a_mistake_the_gate_is_green(library: str, arena: Arena) -> None:
+@pytest.mark.parametrize("family", BUILT_IN)
+def test_without_a_mistake_the_gate_is_green(
+    family: str, library: str, arenas: dict[str, Arena], references: dict[str, Pass]
+) -> None:
     """What the twins below start from passes."""
-    its = arena.single_pass(BackendSpec(name=library))
-    assert all(row.ok for row in hold(arena, library, arena.single_pass(REFERENCE), its, "none"))
+    its = arenas[family].single_pass(BackendSpec(name=library))
+    assert all(row.ok for row in hold(arenas[family], library, references[family], its, "none"))
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize(("arena", "mistake"), PAIRS, indirect=["arena"])
-def test_wrong_weights_are_caught(mistake: Callable[[Arena, Weights], None], library: str, arena: Arena) -> None:
+@pytest.mark.parametrize(("family", "mistake"), PAIRS)
+def test_wrong_weights_are_caught(
+    family: str,
+    mistake: Callable[[Arena, Weights], None],
+    library: str,
+    arenas: dict[str, Arena],
+    references: dict[str, Pass],
+) -> None:
     """One weight off by .001, a lost root, a forgotten skip, swapped heads: each turns the output red."""
-    spec = BackendSpec(name=library)
+    arena, spec = arenas[family], BackendSpec(name=library)
     model, places = arena.fresh(spec), arena.arm(spec).places
     weights = read_canonical(model, places)
     mistake(arena, weights)
     load_canonical(model, weights, places)
     twin = run_pass(model, arena.batch(spec, 0), places)
-    rows = hold(arena, library, arena.single_pass(REFERENCE), twin, mistake.__name__)
-    assert not rows[0].ok
+    assert not hold(arena, library, references[family], twin, mistake.__name__)[0].ok
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("mistake", EDGES)
+@pytest.mark.parametrize("family", BUILT_IN)
 def test_wrong_edges_are_caught(
-    mistake: Callable[[dict[RelationKey, EdgeSet]], None], library: str, arena: Arena
+    family: str,
+    mistake: Callable[[dict[RelationKey, EdgeSet]], None],
+    library: str,
+    arenas: dict[str, Arena],
+    references: dict[str, Pass],
 ) -> None:
     """One edge dropped, a relation reversed, two relations' edges swapped: each turns the output red.
 
     On the folded graph no edge has a relation, so that exchanging two relations' edges changes nothing: it is green.
     """
-    twin = edited(arena, mistake).single_pass(BackendSpec(name=library))
-    rows = hold(arena, library, arena.single_pass(REFERENCE), twin, mistake.__name__)
-    blind = arena.model.family == "homogeneous" and mistake is swap_relations
+    twin = edited(arenas[family], mistake).single_pass(BackendSpec(name=library))
+    rows = hold(arenas[family], library, references[family], twin, mistake.__name__)
+    blind = family == "homogeneous" and mistake is swap_relations
     assert rows[0].ok is blind
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("arena", ["sage", "rgcn", "homogeneous"], indirect=True)
-def test_sum_for_mean_is_caught(library: str, arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("family", ["sage", "rgcn", "homogeneous"])
+def test_sum_for_mean_is_caught(
+    family: str,
+    library: str,
+    arenas: dict[str, Arena],
+    references: dict[str, Pass],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A sum in place of the mean, where a family has one: another native layer, or another kernel in the primitive."""
-    reference = arena.single_pass(REFERENCE)
-    if arena.model.family == "rgcn":
+    arena = arenas[family]
+    if family == "rgcn":
         for operators in (PygEdgeOperators, DglEdgeOperators):
             monkeypatch.setattr(operators, "mean", operators.sum)
         wrong = replace(arena.model, conv="primitive")
     else:
         wrong = replace(arena.model, aggregation="sum")
-    twin = dataclasses.replace(arena, model=wrong).single_pass(BackendSpec(name=library))
-    assert not hold(arena, library, reference, twin, "sum_for_mean")[0].ok
+    twin = replace(arena, model=wrong).single_pass(BackendSpec(name=library))
+    assert not hold(arena, library, references[family], twin, "sum_for_mean")[0].ok
 
 
-@pytest.mark.parametrize(
-    ("arena", "library"), [*zip(BUILT_IN, ("pyg", "dgl", "pyg", "dgl", "pyg"), strict=True)], indirect=["arena"]
-)
-def test_a_wrong_weight_is_caught_after_twenty_steps(library: str, arena: Arena) -> None:
+@pytest.mark.parametrize(("family", "library"), [*zip(BUILT_IN, ("pyg", "dgl", "pyg", "dgl", "pyg"), strict=True)])
+def test_a_wrong_weight_is_caught_after_twenty_steps(family: str, library: str, arenas: dict[str, Arena]) -> None:
     """One weight off by .001 turns losses, outputs and weights red: training does not mend it."""
-    spec, twin = BackendSpec(name=library), dataclasses.replace(arena, arms={})
+    arena, spec = arenas[family], BackendSpec(name=library)
+    twin = replace(arena, arms={})
     arm = twin.arm(spec)
     weights = read_canonical(arm.model, arm.places)
     bump_a_weight(arena, weights)
@@ -219,6 +246,6 @@ def test_a_wrong_weight_is_caught_after_twenty_steps(library: str, arena: Arena)
     arm.start.update({name: value.clone() for name, value in arm.model.state_dict().items()})
     rows = {row.quantity.removesuffix(AFTER_STEPS): row for row in compare_runs(twin, spec, arena.run(REFERENCE))}
     figures = " | ".join(f"{name} {row.max_rel_diff:.1e}" for name, row in rows.items())
-    print(f"\n| {arena.model.family} | bump_a_weight, 20 steps | {library} | {figures} |")
+    print(f"\n| {family} | bump_a_weight, 20 steps | {library} | {figures} |")
     assert not any(rows[name].ok for name in ("losses", "outputs", "weights"))
-    assert not np.isnan(rows["metric"].max_rel_diff)
+    assert np.isfinite(rows["metric"].max_rel_diff)

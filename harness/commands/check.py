@@ -12,7 +12,6 @@ from harness.commands.common import add_store, print_json
 
 EXAMPLES = """\
 example:
-  relduel sweep demo --store runs/new
   relduel check --baseline results/baselines/MACHINE.jsonl --store runs/new
   relduel check --baseline FILE --store runs/new --against-commit v1.2 --markdown check.md --junit check.xml
 

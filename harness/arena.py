@@ -117,6 +117,15 @@ class Arena:
             )
         return self.arms[key]
 
+    def forget(self, spec: BackendSpec) -> None:
+        """Drop what was built and run for a backend: a graph of a large database is not kept beside the next."""
+        for key in [key for key in self.arms if key[0] == spec.name]:
+            del self.arms[key]
+        for its in (self, *self.copies.values()):
+            its.traces.pop(spec, None)
+            for key in [key for key in its.batches if key[0] == spec]:
+                del its.batches[key]
+
     def fresh(self, spec: BackendSpec) -> RelationalModel:
         """Return a backend's model with the weights of the seed."""
         arm = self.arm(spec)

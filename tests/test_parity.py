@@ -76,7 +76,12 @@ def without(its: Arena, library: str) -> Arena:
 
 
 @pytest.mark.parametrize(
-    ("aggregation", "name"), [("mean", "customer-churn"), ("sum", "customer-spend"), ("max", "customer-churn")]
+    ("aggregation", "name"),
+    [
+        ("mean", "customer-churn"),
+        ("max", "customer-spend"),
+        pytest.param("sum", "customer-spend", marks=pytest.mark.slow),
+    ],
 )
 def test_gate_is_green_for_both_libraries(aggregation: str, name: str, shop: Path) -> None:
     """PyG and DGL compute the reference's function, in every quantity; the bars of a single pass are not raised."""
@@ -340,6 +345,18 @@ def test_the_floor_is_that_of_both_sides(task: TaskSpec, monkeypatch: pytest.Mon
     monkeypatch.setattr(Arena, "single_pass", watched)
     compare_single(its, BackendSpec(name="dgl"), first)
     assert seen == [("dgl", True), *[("dgl", False), ("reference", False)] * 2]
+
+
+def test_a_backend_that_is_done_is_forgotten(shop: Path) -> None:
+    """Nothing of it is left in the arena or its permuted copies, so that two native graphs are the most there are."""
+    its = replace(arena(load_task(shop, "customer-churn"), torch.float64), arms={})
+    for spec in (REFERENCE, *BOTH):
+        its.single_pass(spec)
+        its.permuted(0).single_pass(spec)
+    its.forget(BOTH[0])
+    for each in (its, its.permuted(0)):
+        assert {key[0] for key in each.arms} == {"reference", "dgl"}
+        assert {key[0].name for key in each.batches} == {"reference", "dgl"}
 
 
 @pytest.mark.parametrize("family", ["rgcn", "hgt"])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from backends.base import Backend, Topology
+from backends.padding import Stretches, pad_subgraph
 from backends.spec import Layout
 from backends.subgraph import Subgraph
 from backends.tensors import to_tensor
@@ -30,7 +31,8 @@ class TableInput:
     """The u distinct rows of one node type and how the n sampled nodes point into them.
 
     ``numeric`` [u, Cn], ``categorical`` i64[u, Cc], ``text`` [u, Ct * D]; ``row_index`` i64[n]; ``time``
-    [n, Cs * TIME_WIDTH] encodes each time stamp relative to the node's seed.
+    [n, Cs * TIME_WIDTH] encodes each time stamp relative to the node's seed. ``real`` is where the nodes stand that are
+    no padding; None: everywhere.
     """
 
     numeric: Tensor
@@ -38,21 +40,42 @@ class TableInput:
     text: Tensor
     row_index: Tensor
     time: Tensor
+    real: Stretches | None = None
+
+    def real_nodes(self, x_NC: Tensor) -> Tensor:
+        """Return the entries of nodes that are no padding."""
+        return x_NC if self.real is None else torch.cat([x_NC[begin:end] for begin, end in self.real])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaddedCounts:
+    """The nodes and edges of a batch with their padding, and all counts that its shapes follow from."""
+
+    num_nodes: int
+    num_edges: int
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """B seeds with their neighbourhood: what each layer sees, ``tables`` in schema order, ``target`` [B].
 
-    Tables and targets are in the dtype of the model.
+    Tables and targets are in the dtype of the model. The model answers for ``num_seeds``, which are the B seeds and
+    then those that padding added; ``num_nodes`` and ``num_edges`` count no padding.
     """
 
     layers: tuple[Topology, ...]
     tables: tuple[TableInput, ...]
     seed_type: int
     num_seeds: int
+    num_nodes: int
     num_edges: int
     target: Tensor
+    padded: PaddedCounts | None = None
+
+    def of_seeds(self, output: Tensor) -> Tensor:
+        """Return the model's outputs [B, O] for the seeds that are no padding."""
+        return output if self.padded is None else output[: len(self.target)]
 
 
 def build_batch(
@@ -66,33 +89,48 @@ def build_batch(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Batch:
-    """Compile one subgraph for a backend and gather what its encoder needs from the native graph.
+    """Compile one subgraph for a backend, padded as the layout says, and gather what its encoder needs.
 
-    ``target`` f64[B] belongs to the seeds in their order.
+    Features come from the native graph. ``target`` f64[B] belongs to the seeds in their order.
     """
-    seed_time = to_tensor(subgraph.seed_time, device)
+    blocks = {name: backend.features(graph, name) for name in schema.node_types}
+    padded = None
+    if layout.padding is not None:
+        without_rows = [name for name, block in blocks.items() if not len(block["numeric"])]
+        padded = pad_subgraph(subgraph, layout.padding, blocks=layout.blocks, without_rows=without_rows)
+    its = subgraph if padded is None else padded.subgraph
+    seed_time = to_tensor(its.seed_time, device)
     tables = tuple(
         table_input(
-            backend.features(graph, name),
+            blocks[name],
             to_tensor(nodes.row_id, device),
             to_tensor(nodes.row_index, device),
             seed_time[to_tensor(nodes.seed_index, device)],
             dtype=dtype,
+            real=None if padded is None else padded.real[name],
         )
-        for name, nodes in ((name, subgraph.nodes[name]) for name in schema.node_types)
+        for name, nodes in ((name, its.nodes[name]) for name in schema.node_types)
     )
     return Batch(
-        layers=backend.compile_batch(subgraph, schema, device, layout),
+        layers=backend.compile_batch(its, schema, device, layout),
         tables=tables,
-        seed_type=schema.node_types.index(subgraph.seed_type),
-        num_seeds=subgraph.num_seeds,
+        seed_type=schema.node_types.index(its.seed_type),
+        num_seeds=its.num_seeds,
+        num_nodes=subgraph.num_nodes,
         num_edges=subgraph.num_edges,
         target=target.to(device=device, dtype=dtype),
+        padded=padded and PaddedCounts(num_nodes=its.num_nodes, num_edges=its.num_edges, shape=padded.shape),
     )
 
 
 def table_input(
-    block: dict[str, Tensor], row_id: Tensor, row_index: Tensor, asked: Tensor, *, dtype: torch.dtype
+    block: dict[str, Tensor],
+    row_id: Tensor,
+    row_index: Tensor,
+    asked: Tensor,
+    *,
+    dtype: torch.dtype,
+    real: Stretches | None = None,
 ) -> TableInput:
     """Gather the distinct rows of one table, and encode the time stamps of its nodes as of ``asked`` i64[n]."""
     return TableInput(
@@ -101,6 +139,7 @@ def table_input(
         text=block["text"][row_id].flatten(1).to(dtype),
         row_index=row_index,
         time=encode_time(block["timestamp"][row_id][row_index], asked).to(dtype),
+        real=real,
     )
 
 

@@ -71,32 +71,35 @@ class Pass:
 def run_pass(model: RelationalModel, batch: Batch, places: Mapping[str, tuple[Place, ...]], *, seed: int = 0) -> Pass:
     """Run the model forward and backward on a batch, with a fixed random cotangent [B, O] on the output.
 
-    Input gradients are those of the encoded nodes: what the convolutions get.
+    Input gradients are those of the encoded nodes: what the convolutions get. Of padding nothing is kept.
     """
     model.zero_grad(set_to_none=True)
     encoded = model.encode(batch)
     for x in encoded:
         if x.requires_grad:
             x.retain_grad()
-    output = model.convolve(batch, encoded)
+    output = batch.of_seeds(model.convolve(batch, encoded))
     generator = torch.Generator().manual_seed(seed)
     cotangent = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
     (output * cotangent).sum().backward()
     return Pass(
         output={"seeds": output.detach()},
-        input_grad={str(index): torch.zeros_like(x) if x.grad is None else x.grad for index, x in enumerate(encoded)},
+        input_grad={
+            str(index): table.real_nodes(torch.zeros_like(x) if x.grad is None else x.grad)
+            for index, (table, x) in enumerate(zip(batch.tables, encoded, strict=True))
+        },
         weight_grad=read_canonical(model, dict(places), grad=True),
     )
 
 
 def break_ties(model: RelationalModel, spec: ModelSpec) -> None:
-    """Let a model that takes maxima add a fixed random offset to each encoded node, the same for every backend.
+    """Let a model that takes maxima add a fixed random offset to each encoded row, the same for every backend.
 
     Rows that look the same, above all those of a table without columns, would tie exactly.
     """
     if not takes_maxima(spec):
         return
-    for index, encoder in enumerate(model.times):
+    for index, encoder in enumerate(model.rows):
         encoder.register_forward_hook(_Offset(index))
 
 
@@ -159,7 +162,7 @@ def autocast_output(model: RelationalModel, batch: Batch) -> Tensor:
     """Return the seeds' outputs [B, O], float32, of a forward pass under autocast to bfloat16."""
     device = batch.target.device.type
     with torch.no_grad(), torch.autocast(device, torch.bfloat16):
-        return model(batch).float()
+        return batch.of_seeds(model(batch)).float()
 
 
 def max_rel_diff(reference: Mapping[str, Tensor], other: Mapping[str, Tensor], *, largest: float = 0.0) -> float:
@@ -176,14 +179,19 @@ def max_rel_diff(reference: Mapping[str, Tensor], other: Mapping[str, Tensor], *
 
 
 class _Offset:
-    """A forward hook that adds the fixed offset of one node type to its encoded nodes [N, C]."""
+    """A forward hook that adds the fixed offset of one table to its encoded rows [U, C].
+
+    The neighbours of a node over one relation are distinct rows. A row's offset does not depend on how many follow it:
+    ``torch.rand`` fills a tensor from its start, ``torch.randn`` does not.
+    """
 
     def __init__(self, index: int) -> None:
         self.index = index
 
-    def __call__(self, encoder: nn.Module, inputs: Any, x_NC: Tensor) -> Tensor:
+    def __call__(self, encoder: nn.Module, inputs: Any, x_UC: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.index)
-        return x_NC + TIE_BREAK * torch.randn(x_NC.shape, generator=generator, dtype=torch.float64).to(x_NC)
+        uniform = torch.rand(x_UC.shape, generator=generator, dtype=torch.float64).to(x_UC)
+        return x_UC + TIE_BREAK * math.sqrt(12) * (uniform - 0.5)
 
 
 def _rel_diff(name: str, reference: Tensor, other: Tensor, least: float) -> float:

@@ -154,6 +154,7 @@ def build_native_batch(
         tables=tuple(tables),
         seed_type=sample.seed_type,
         num_seeds=sample.num_seeds,
+        num_nodes=sum(map(len, sample.row_index)),
         num_edges=sample.num_edges,
         target=target.to(device=device, dtype=dtype),
     )

@@ -6,6 +6,9 @@ allowed set.
 
 from __future__ import annotations
 
+import functools
+import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -50,18 +53,39 @@ class BackendSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Padding:
+    """How the counts of a batch are rounded up: to ``least``, or that times a power of ``factor``, rounded up.
+
+    Seeds are padded to ``num_seeds``, where there are fewer: the size of a whole batch.
+    """
+
+    factor: float
+    least: int
+    num_seeds: int = 0
+
+    def round_up(self, count: int) -> int:
+        """Return the smallest size on the grid that holds ``count``."""
+        grid = _grid(self.factor, self.least)
+        return grid[bisect_left(grid, count)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The form of a batch: storage and ids, and whether each layer sees only what the seeds still need (``blocks``)."""
+    """The form of a batch: storage and ids, whether each layer sees only what the seeds still need, and the padding.
+
+    The second is ``blocks``; without a ``padding`` every batch has its own shape.
+    """
 
     storage: str
     ids: str = "int64"
     blocks: bool = False
+    padding: Padding | None = None
 
     @staticmethod
-    def of(backend: BackendSpec, *, blocks: bool = False) -> Layout:
-        """Return the layout that a backend's spec and the sampler's ``blocks`` ask for."""
+    def of(backend: BackendSpec, *, blocks: bool = False, padding: Padding | None = None) -> Layout:
+        """Return the layout that a backend's spec and the sampler's ``blocks`` and ``padding`` ask for."""
         assert backend.storage is not None
-        return Layout(storage=backend.storage, ids=backend.ids, blocks=blocks)
+        return Layout(storage=backend.storage, ids=backend.ids, blocks=blocks, padding=padding)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +152,7 @@ class SamplerSpec:
     ``fanout`` says (whose length still gives the hops). ``time_rule`` "at_or_before" admits a row whose time equals
     the seed's; "before" does not. With ``blocks`` each layer computes only what the seeds still need of it. ``kind`` is
     ``shared`` (one sampler, the same batches for every backend) or ``native`` (each library's own: other batches).
+    ``padding`` is the growth factor of the grid that counts are padded to, from ``padding_least`` on (``padding.py``).
     """
 
     kind: str = "shared"
@@ -135,6 +160,8 @@ class SamplerSpec:
     strategy: str = "uniform"
     time_rule: Literal["at_or_before", "before"] = "at_or_before"
     blocks: bool = False
+    padding: float | None = None
+    padding_least: int = 16
 
     def __post_init__(self) -> None:
         _one_of("sampler.kind", self.kind, KINDS)
@@ -142,6 +169,29 @@ class SamplerSpec:
         _one_of("sampler.time_rule", self.time_rule, ("at_or_before", "before"))
         if not self.fanout or any(count < -1 or count == 0 for count in self.fanout):
             raise ValueError(f"sampler.fanout={list(self.fanout)!r}: allowed is a non-empty list of counts >= 1, or -1")
+        if self.padding is not None and not 1 < self.padding <= 1000:
+            raise ValueError(f"sampler.padding={self.padding!r}: allowed is a factor above 1 up to 1000, or null")
+        if self.padding is not None and self.kind == "native":
+            raise ValueError(
+                f"sampler.padding={self.padding!r} with sampler.kind='native', whose batches each library makes; "
+                "allowed is null"
+            )
+        _at_least("sampler.padding_least", self.padding_least, 1)
+
+    def padding_of(self, num_seeds: int) -> Padding | None:
+        """Return the padding of batches of so many seeds; None where there is none."""
+        if self.padding is None:
+            return None
+        return Padding(factor=self.padding, least=self.padding_least, num_seeds=num_seeds)
+
+
+@functools.cache
+def _grid(factor: float, least: int) -> tuple[int, ...]:
+    """Return the sizes from ``least`` on, each ``factor`` times the one before, rounded up, beyond any batch."""
+    sizes = [least]
+    while sizes[-1] < 2**40:
+        sizes.append(math.ceil(sizes[-1] * factor))
+    return tuple(sizes)
 
 
 def _one_of(place: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -54,6 +54,11 @@ class Subgraph:
         return len(self.seed_time)
 
     @property
+    def num_nodes(self) -> int:
+        """Count the nodes of all types."""
+        return sum(len(nodes.node_id) for nodes in self.nodes.values())
+
+    @property
     def num_edges(self) -> int:
         """Count the edges of all relations."""
         return sum(len(edge_set.src) for edge_set in self.edges.values())

@@ -19,7 +19,7 @@ from backends.base import Backend, Place, load_backend
 from backends.batch import Batch, build_batch
 from backends.model import RelationalModel
 from backends.parity import Pass, autocast_output, break_ties, max_rel_diff, run_pass, takes_maxima
-from backends.spec import BackendSpec, Layout, ModelSpec
+from backends.spec import BackendSpec, Layout, ModelSpec, Padding
 from backends.subgraph import Subgraph
 from backends.tensors import to_array
 from backends.weights import build_model, native_places, read_canonical
@@ -80,6 +80,7 @@ class Arena:
     dtype: torch.dtype
     held_out: HeldOut | None = None
     nudge: int | None = None
+    padding: Padding | None = None
     arms: dict[Any, Arm] = field(default_factory=dict)
     batches: dict[Any, Batch] = field(init=False, default_factory=dict)
     traces: dict[BackendSpec, Trace] = field(init=False, default_factory=dict)
@@ -139,8 +140,14 @@ class Arena:
                     weight.copy_(torch.where(weight == 0, weight, near))
         return arm.model
 
+    def layout(self, spec: BackendSpec) -> Layout:
+        """Return the form of a backend's batches; the reference's are never padded or cut into blocks."""
+        if spec == REFERENCE:
+            return Layout.of(spec)
+        return Layout.of(spec, blocks=self.blocks, padding=self.padding)
+
     def batch(self, spec: BackendSpec, index: int) -> Batch:
-        """Return a batch in the backend's own form; the reference's is never cut into blocks."""
+        """Return a batch in the backend's own form."""
         return self._build(spec, index, *self.subgraphs[index])
 
     def single_pass(self, spec: BackendSpec) -> Pass:
@@ -163,7 +170,7 @@ class Arena:
         batches = [self.batch(spec, index) for index in range(len(self.subgraphs))]
         losses = [train_step(model, optimizer, objective, batch) for batch in batches]
         with torch.no_grad():
-            output = objective.predict(model(batches[-1]))
+            output = objective.predict(batches[-1].of_seeds(model(batches[-1])))
         return Trace(
             losses={"losses": torch.stack(losses)},
             outputs={"predictions": output},
@@ -180,7 +187,7 @@ class Arena:
                 self.task.graph.schema,
                 subgraph,
                 target,
-                layout=Layout.of(spec, blocks=self.blocks and spec != REFERENCE),
+                layout=self.layout(spec),
                 device=self.device,
                 dtype=self.dtype,
             )
@@ -192,7 +199,8 @@ class Arena:
         if held is None or held.unscorable is not None:
             return {}
         with torch.no_grad():
-            output = objective.predict(model(self._build(spec, "held out", held.subgraph, held.target)))
+            batch = self._build(spec, "held out", held.subgraph, held.target)
+            output = objective.predict(batch.of_seeds(model(batch)))
         prediction, score = to_array(output.double()), math.nan
         if np.isfinite(prediction).all():
             scores = evaluate(task.task_type, to_array(held.target), prediction, train_std=task.train_std)

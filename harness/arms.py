@@ -177,7 +177,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
         optimizer.zero_grad(set_to_none=True)
         for _ in range(count):
             batch = batches[turn.next()]
-            losses.append(objective.loss(model(batch), batch.target))
+            losses.append(objective.loss(batch.of_seeds(model(batch)), batch.target))
 
     def backward() -> None:
         losses.pop().backward()
@@ -200,7 +200,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
         for _ in range(count):
             batch = batches[turn.next()]
             optimizer.zero_grad(set_to_none=True)
-            loss = objective.loss(model(batch), batch.target)
+            loss = objective.loss(batch.of_seeds(model(batch)), batch.target)
             loss.backward()
             optimizer.step()
 

@@ -129,7 +129,8 @@ class TrialConfig:
     @property
     def layout(self) -> Layout:
         """Return the form in which the backend gets its batches."""
-        return Layout.of(self.backend, blocks=self.sampler.blocks)
+        padding = self.sampler.padding_of(self.train.batch_size)
+        return Layout.of(self.backend, blocks=self.sampler.blocks, padding=padding)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as composed: nested plain values, the task as a group with a name."""

@@ -42,6 +42,8 @@ DECLARABLE: Final = (
     "backend.ids",
     "model.conv",
     "sampler.blocks",
+    "sampler.padding",
+    "sampler.padding_least",
     "sampler.kind",
     "backend.pipeline",
 )

@@ -32,7 +32,7 @@ from backends.parity import (
 from backends.spec import BackendSpec, ModelSpec, SamplerSpec
 from harness.arena import REFERENCE, Arena, Trace
 from harness.config import TrainConfig
-from harness.gate_batches import NUM_STEPS, sample_batches, sample_held_out
+from harness.gate_batches import BATCH_SIZE, NUM_STEPS, sample_batches, sample_held_out
 from tasks.task import TaskSpec
 
 #: The multiple of the floor, a backend's own or the reference's, that a float32 quantity may differ by ...
@@ -53,6 +53,8 @@ CEILING: Final[dict[str, float]] = {
 #: The bar of a forward pass under autocast: bfloat16 keeps 8 bits, so each rounding is up to 2**-9 of its value, and
 #: two layers and their encoders measured .4 to 1.7 %, the reference's own included; another function measures .1 up.
 AUTOCAST_TOLERANCE: Final = 0.05
+#: Seeds that padding adds to each batch of the gate, as it does to an epoch's last.
+NUM_ADDED_SEEDS: Final = 5
 DTYPES: Final = (torch.float64, torch.float32)
 
 
@@ -78,6 +80,7 @@ def run_gate(
         model=model,
         train=train,
         blocks=sampler.blocks,
+        padding=sampler.padding_of(BATCH_SIZE + NUM_ADDED_SEEDS),
         subgraphs=sample_batches(task, sampler, seed),
         held_out=sample_held_out(task, sampler, seed),
         seed=seed,

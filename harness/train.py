@@ -137,7 +137,7 @@ def make_optimizer(model: RelationalModel, config: TrainConfig) -> torch.optim.O
 def train_step(model: RelationalModel, optimizer: torch.optim.Optimizer, objective: Objective, batch: Batch) -> Tensor:
     """Take one optimiser step and return the loss before it, a detached scalar on the device."""
     optimizer.zero_grad(set_to_none=True)
-    loss = objective.loss(model(batch), batch.target)
+    loss = objective.loss(batch.of_seeds(model(batch)), batch.target)
     loss.backward()
     optimizer.step()
     return loss.detach()
@@ -217,7 +217,7 @@ def score(
     parts = []
     with torch.no_grad():
         for batch in _in_order(feed, split, batch_size):
-            parts.append(objective.predict(model(batch)))
+            parts.append(objective.predict(batch.of_seeds(model(batch))))
     model.train(training)
     predictions = to_array(torch.cat(parts).double())
     if not np.isfinite(predictions).all():

@@ -119,7 +119,8 @@ def build_batch(
         num_nodes=subgraph.num_nodes,
         num_edges=subgraph.num_edges,
         target=target.to(device=device, dtype=dtype),
-        padded=padded and PaddedCounts(num_nodes=its.num_nodes, num_edges=its.num_edges, shape=padded.shape),
+        padded=padded
+        and PaddedCounts(num_nodes=its.num_nodes, num_edges=its.num_edges, shape=padded.shape(blocks=layout.blocks)),
     )
 
 

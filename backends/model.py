@@ -21,11 +21,15 @@ from tasks.graph import GraphSchema
 
 
 class RelationalModel(nn.Module):
-    """Row encoder -> gather -> time encoder -> L x (convolution, norm, ReLU, residual) -> linear head."""
+    """Row encoder -> gather -> time encoder -> L x (convolution, norm, ReLU, residual) -> linear head.
+
+    Where ``autocast`` is set, to a lower type, calls run under it; their outputs are in the type of the targets still.
+    """
 
     def __init__(self, backend: Backend, spec: ModelSpec, schema: GraphSchema, num_outputs: int = 1) -> None:
         super().__init__()
         self.norm, self.residual = spec.norm, spec.residual
+        self.autocast: torch.dtype | None = None
         self.rows = nn.ModuleList(
             RowEncoder(table, spec.channels, spec.encoder_layers, spec.dropout) for table in schema.tables
         )
@@ -59,7 +63,11 @@ class RelationalModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the seeds' outputs [B, O]: logits or values."""
-        return self.convolve(batch, self.encode(batch))
+        if self.autocast is None:
+            return self.convolve(batch, self.encode(batch))
+        with torch.autocast(batch.target.device.type, self.autocast):
+            output = self.convolve(batch, self.encode(batch))
+        return output.to(batch.target.dtype)
 
     def _normalise(self, norms: nn.ModuleList, x_NC: Sequence[Tensor | None]) -> list[Any]:
         """Normalise each type's nodes by its own layer norm, or all by the one there is."""

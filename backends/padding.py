@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.spec import Padding
-from backends.subgraph import EdgeSet, NodeSet, Subgraph
+from backends.subgraph import EdgeSet, NodeSet, Subgraph, layer_views
 from tasks.graph import Int64Array
 
 #: Stretches ``begin:end`` of positions.
@@ -31,22 +31,12 @@ class PaddedSubgraph:
     subgraph: Subgraph
     real: dict[str, Stretches]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self, *, blocks: bool) -> tuple[int, ...]:
         """Return every count that the shape of some tensor follows from: two batches alike in it have equal shapes."""
-        nodes, edges = self.subgraph.nodes.values(), self.subgraph.edges.values()
-        per_type = ((len(its.row_id), *its.num_per_hop) for its in nodes)
-        return (self.subgraph.num_seeds, *itertools.chain(*per_type, *(its.num_per_hop for its in edges)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Nodes:
-    """One type: its node set with padding, where the real node at each position went, where each hop's padding is."""
-
-    padded: NodeSet
-    position: Int64Array
-    real: Stretches
-    spare: Stretches
+        views = layer_views(self.subgraph, blocks=blocks)
+        seen = ((*view.num_src, *view.num_dst, *view.num_edges) for view in (views if blocks else views[:1]))
+        rows = (len(its.row_id) for its in self.subgraph.nodes.values())
+        return (self.subgraph.num_seeds, *rows, *itertools.chain(*seen))
 
 
 def pad_subgraph(
@@ -54,11 +44,11 @@ def pad_subgraph(
 ) -> PaddedSubgraph:
     """Pad a subgraph of one seed or more; ``without_rows`` names the tables that have none.
 
-    The first ``num_seeds`` seeds of the original stay the first.
+    The seeds of the original stay the first.
     """
     num_seeds = max(subgraph.num_seeds, padding.num_seeds)
     nodes = {
-        name: _pad_nodes(its, (num_seeds if name == subgraph.seed_type else 0), padding, blocks=blocks)
+        name: _pad_nodes(its, num_seeds if name == subgraph.seed_type else 0, padding, blocks=blocks)
         for name, its in subgraph.nodes.items()
         if name not in without_rows
     }
@@ -75,37 +65,72 @@ def pad_subgraph(
             nodes={name: nodes[name].padded if name in nodes else its for name, its in subgraph.nodes.items()},
             edges=edges,
         ),
-        real={name: nodes[name].real if name in nodes else () for name in subgraph.nodes},
+        real={name: nodes[name].gaps.real if name in nodes else () for name in subgraph.nodes},
     )
 
 
-def _pad_nodes(its: NodeSet, num_seeds: int, padding: Padding, *, blocks: bool) -> _Nodes:
-    num_rows = len(its.row_id)
-    rows_to_add = padding.round_up(num_rows + 1) - num_rows
-    least = (max(num_seeds - its.num_per_hop[0], 0), *(0 for _ in its.num_per_hop[1:]))
-    added = _added(its.num_per_hop, least, 1, padding, each_hop=blocks)
-    real, spare = _stretches(its.num_per_hop, added)
-    position = np.concatenate([np.arange(begin, end) for begin, end in real])
-    num_nodes, filler = sum(its.num_per_hop) + sum(added), sum(added)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gaps:
+    """Where the entries of each hop stand, and the added ones after them."""
 
-    def spread(values: Int64Array, added_values: Int64Array | int) -> Int64Array:
-        out = np.empty(num_nodes, np.int64)
-        is_added = np.ones(num_nodes, bool)
-        is_added[position] = False
-        out[position], out[is_added] = values, added_values
+    real: Stretches
+    added: Stretches
+
+    @staticmethod
+    def of(counts: Sequence[int], added: Sequence[int]) -> _Gaps:
+        ends = itertools.accumulate(itertools.chain(*zip(counts, added, strict=True)), initial=0)
+        stretches = tuple(itertools.pairwise(ends))
+        return _Gaps(real=stretches[::2], added=stretches[1::2])
+
+    @property
+    def num_per_hop(self) -> tuple[int, ...]:
+        return tuple(end - begin for (begin, _), (_, end) in zip(self.real, self.added, strict=True))
+
+    @property
+    def num_added(self) -> int:
+        return sum(end - begin for begin, end in self.added)
+
+    def fill(self, values: Int64Array, fillers: Int64Array) -> Int64Array:
+        """Return the values with the fillers in the gaps, each in their order."""
+        out = np.empty(self.added[-1][1], np.int64)
+        for source, stretches in ((values, self.real), (fillers, self.added)):
+            taken = 0
+            for begin, end in stretches:
+                out[begin:end] = source[taken : taken + end - begin]
+                taken += end - begin
         return out
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Nodes:
+    """The padded nodes of one type; ``position`` is where each of the original's went, None: nowhere."""
+
+    padded: NodeSet
+    gaps: _Gaps
+    position: Int64Array | None
+
+    def move(self, ends: Int64Array) -> Int64Array:
+        """Return where ends of edges went."""
+        return ends if self.position is None else self.position[ends]
+
+
+def _pad_nodes(its: NodeSet, num_seeds: int, padding: Padding, *, blocks: bool) -> _Nodes:
+    num_rows, num_nodes = len(its.row_id), len(its.node_id)
+    rows_to_add = padding.round_up(num_rows + 1) - num_rows
+    least = [0] * len(its.num_per_hop)
+    least[0] = max(num_seeds - its.num_per_hop[0], 0)
+    gaps = _Gaps.of(its.num_per_hop, _num_to_add(its.num_per_hop, least, 1, padding, each_hop=blocks))
+    zeros = np.zeros(gaps.num_added, np.int64)
     return _Nodes(
         padded=NodeSet(
-            node_id=spread(its.node_id, 0),
-            seed_index=spread(its.seed_index, 0),
-            num_per_hop=tuple(np.add(its.num_per_hop, added).tolist()),
-            row_id=np.pad(its.row_id, (0, rows_to_add)),
-            row_index=spread(its.row_index, num_rows + np.arange(filler) % rows_to_add),
+            node_id=gaps.fill(its.node_id, zeros),
+            seed_index=gaps.fill(its.seed_index, zeros),
+            num_per_hop=gaps.num_per_hop,
+            row_id=np.concatenate((its.row_id, np.zeros(rows_to_add, np.int64))),
+            row_index=gaps.fill(its.row_index, num_rows + np.arange(gaps.num_added) % rows_to_add),
         ),
-        position=position,
-        real=real,
-        spare=spare,
+        gaps=gaps,
+        position=None if gaps.real[-1][1] == num_nodes else np.concatenate([np.arange(*each) for each in gaps.real]),
     )
 
 
@@ -114,25 +139,27 @@ def _pad_edges(its: EdgeSet, src: _Nodes, dst: _Nodes, padding: Padding, *, bloc
 
     So a layer that sees the edges sees their ends, and computes the node that they end in.
     """
-    none = tuple(0 for _ in its.num_per_hop)
-    added = _added(its.num_per_hop, none, 0, padding, each_hop=blocks)
-    bounds = np.cumsum((0, *its.num_per_hop))
-    parts: list[list[Int64Array]] = [[], []]
-    for hop, ((begin, end), num) in enumerate(zip(itertools.pairwise(bounds), added, strict=True)):
-        (first_src, end_src), (first_dst, end_dst) = (side.spare[hop if blocks else -1] for side in (src, dst))
-        count = np.arange(num)
-        parts[0] += [src.position[its.src[begin:end]], first_src + count % max(end_src - first_src, 1)]
-        parts[1] += [dst.position[its.dst[begin:end]], first_dst + count * (end_dst - first_dst) // max(num, 1)]
+    num_to_add = _num_to_add(its.num_per_hop, [0] * len(its.num_per_hop), 0, padding, each_hop=blocks)
+    gaps = _Gaps.of(its.num_per_hop, num_to_add)
+    starts, ends = [], []
+    for hop, num in enumerate(num_to_add):
+        (first_src, end_src), (first_dst, end_dst) = (side.gaps.added[hop if blocks else -1] for side in (src, dst))
+        if num:
+            count = np.arange(num)
+            starts.append(first_src + count % (end_src - first_src))
+            ends.append(first_dst + count * (end_dst - first_dst) // num)
+    if not starts:
+        return EdgeSet(src=src.move(its.src), dst=dst.move(its.dst), num_per_hop=its.num_per_hop)
     return EdgeSet(
-        src=np.concatenate(parts[0]),
-        dst=np.concatenate(parts[1]),
-        num_per_hop=tuple(np.add(its.num_per_hop, added).tolist()),
+        src=gaps.fill(src.move(its.src), np.concatenate(starts)),
+        dst=gaps.fill(dst.move(its.dst), np.concatenate(ends)),
+        num_per_hop=gaps.num_per_hop,
     )
 
 
-def _added(
+def _num_to_add(
     counts: Sequence[int], least: Sequence[int], spare: int, padding: Padding, *, each_hop: bool
-) -> tuple[int, ...]:
+) -> list[int]:
     """Return how many to add at the end of each hop, ``least`` or more.
 
     The total, and with ``each_hop`` every prefix, comes onto the grid, with ``spare`` or more added at that hop.
@@ -144,11 +171,4 @@ def _added(
             size = padding.round_up(total + spare)
             added[hop] += size - total
             total = size
-    return tuple(added)
-
-
-def _stretches(counts: Sequence[int], added: Sequence[int]) -> tuple[Stretches, Stretches]:
-    """Return where each hop's real entries stand when each hop's added ones follow them, and where the added stand."""
-    ends = list(itertools.accumulate(itertools.chain(*zip(counts, added, strict=True)), initial=0))
-    pairs = list(itertools.pairwise(ends))
-    return tuple(pairs[::2]), tuple(pairs[1::2])
+    return added

@@ -158,11 +158,14 @@ def shared_by(
     return {name: value for name, value in reference.items() if name in other}
 
 
-def autocast_output(model: RelationalModel, batch: Batch) -> Tensor:
-    """Return the seeds' outputs [B, O], float32, of a forward pass under autocast to bfloat16."""
-    device = batch.target.device.type
-    with torch.no_grad(), torch.autocast(device, torch.bfloat16):
-        return batch.of_seeds(model(batch)).float()
+def seed_outputs(model: RelationalModel, batch: Batch, *, autocast: torch.dtype | None = None) -> Tensor:
+    """Return the seeds' outputs [B, O] of a forward pass, under autocast where a type is given."""
+    before, model.autocast = model.autocast, autocast
+    try:
+        with torch.no_grad():
+            return batch.of_seeds(model(batch))
+    finally:
+        model.autocast = before
 
 
 def max_rel_diff(reference: Mapping[str, Tensor], other: Mapping[str, Tensor], *, largest: float = 0.0) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 from backends.base import Backend, Place, load_backend
 from backends.batch import Batch, build_batch
 from backends.model import RelationalModel
-from backends.parity import Pass, autocast_output, break_ties, max_rel_diff, run_pass, takes_maxima
+from backends.parity import Pass, break_ties, max_rel_diff, run_pass, seed_outputs, takes_maxima
 from backends.spec import BackendSpec, Layout, ModelSpec, Padding
 from backends.subgraph import Subgraph
 from backends.tensors import to_array
@@ -154,9 +154,12 @@ class Arena:
         """Run one forward and backward pass on the first batch."""
         return run_pass(self.fresh(spec), self.batch(spec, 0), self.arm(spec).places)
 
-    def autocast_pass(self, spec: BackendSpec) -> dict[str, Tensor]:
-        """Return the outputs on the first batch under autocast to bfloat16, as ``Pass.output`` names them."""
-        return {"seeds": autocast_output(self.fresh(spec), self.batch(spec, 0))}
+    def forward_pass(self, spec: BackendSpec, *, autocast: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Return the outputs on the first batch, under autocast where a type is given, as ``Pass.output`` names them.
+
+        They come as a trial's do: from a call of the model.
+        """
+        return {"seeds": seed_outputs(self.fresh(spec), self.batch(spec, 0), autocast=autocast)}
 
     def run(self, spec: BackendSpec) -> Trace:
         """Train twenty steps and look at losses, outputs, weights and the metric."""

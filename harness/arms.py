@@ -35,6 +35,8 @@ from backends.weights import build_model
 from harness.clock import now_s, synchronize
 from harness.config import TrialConfig
 from harness.duel_blocks import Leg, WarmUp
+from harness.padding_log import PaddingLog
+from harness.precision import autocast_dtype, set_tf32
 from harness.seeding import seed_torch, shuffled_rows
 from harness.train import make_optimizer, objective_of, train_step
 from tasks.load import load_task
@@ -160,6 +162,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     model = build_model(
         backend, config.model, schema, seed=config.seed, device=device, dtype=dtype, num_outputs=task.num_outputs
     )
+    model.autocast = autocast_dtype(config.measure)
     objective, optimizer, turn = objective_of(task), make_optimizer(model, config.train), _Turn()
     losses: list[Tensor] = []
 
@@ -181,6 +184,11 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
 
     def backward() -> None:
         losses.pop().backward()
+
+    def prepare(count: int) -> None:
+        set_tf32(config.measure.tf32)  # of the whole process, in which the other arm may live
+        if what == "backward":
+            lay_out(count)
 
     model.train(what != "inference")
     unit: Callable[[], Any] = {
@@ -207,9 +215,10 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     return Arm(
         device=device,
         loop=bare_loop if bare else loop,
-        prepare=lay_out if what == "backward" else lambda count: None,
+        prepare=prepare,
         facts={
             "edges_per_batch": statistics.fmean(batch.num_edges for batch in batches),
+            "padding": PaddingLog.of(batches).fields(),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "batch_size": config.train.batch_size,
         },

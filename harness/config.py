@@ -23,6 +23,7 @@ from tasks.names import did_you_mean
 
 DTYPES: Final = ("float32", "float64")
 DEVICES: Final = ("cpu", "cuda")
+AUTOCASTS: Final = ("bf16",)
 #: Keys that say where and on what a trial runs, not what it computes: no part of ``config_id``.
 _ENVIRONMENT: Final = (("dataset", "path"), ("measure", "threads"), ("measure", "timeout_s"), ("seed",))
 
@@ -71,18 +72,32 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureConfig:
-    """Device, number type, CPU threads (null: cores - 1), and the seconds after which a trial counts as hung."""
+    """Device, number type, CPU threads (null: cores - 1), and the seconds after which a trial counts as hung.
+
+    ``autocast`` runs forward passes, not the loss, under autocast; ``tf32`` lets CUDA round products of float32.
+    """
 
     device: str = "cpu"
     dtype: str = "float32"
     threads: int | None = None
     timeout_s: float = 3600.0
+    autocast: str | None = None
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise ValueError(f"measure.device={self.device!r}: {did_you_mean(self.device, DEVICES)}")
         if self.dtype not in DTYPES:
             raise ValueError(f"measure.dtype={self.dtype!r}: {did_you_mean(self.dtype, DTYPES)}")
+        if self.autocast is not None and self.autocast not in AUTOCASTS:
+            raise ValueError(f"measure.autocast={self.autocast!r}: allowed are {', '.join(AUTOCASTS)}, or null")
+        if self.autocast is not None and self.dtype != "float32":
+            raise ValueError(f"measure.autocast={self.autocast!r} with measure.dtype={self.dtype!r}: allowed is null")
+        if self.tf32 and (self.device, self.dtype) != ("cuda", "float32"):
+            raise ValueError(
+                f"measure.tf32=True with measure.device={self.device!r} and measure.dtype={self.dtype!r}: TF32 is how "
+                "CUDA devices multiply float32; allowed is false"
+            )
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"measure.threads={self.threads!r}: allowed is 1 or more, or null")
         if not self.timeout_s > 0:

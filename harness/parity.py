@@ -33,6 +33,7 @@ from backends.spec import BackendSpec, ModelSpec, SamplerSpec
 from harness.arena import REFERENCE, Arena, Trace
 from harness.config import TrainConfig
 from harness.gate_batches import BATCH_SIZE, NUM_STEPS, sample_batches, sample_held_out
+from harness.precision import set_tf32, tf32
 from tasks.task import TaskSpec
 
 #: The multiple of the floor, a backend's own or the reference's, that a float32 quantity may differ by ...
@@ -55,6 +56,8 @@ CEILING: Final[dict[str, float]] = {
 AUTOCAST_TOLERANCE: Final = 0.05
 #: Seeds that padding adds to each batch of the gate, as it does to an epoch's last.
 NUM_ADDED_SEEDS: Final = 5
+#: That of one with TF32, which keeps 11 bits where bfloat16 keeps 8.
+TF32_TOLERANCE: Final = AUTOCAST_TOLERANCE / 8
 DTYPES: Final = (torch.float64, torch.float32)
 
 
@@ -73,6 +76,7 @@ def run_gate(
 
     ``on_step(done, total)`` counts the backends done, by dtype.
     """
+    set_tf32(False)
     rows: list[list[ParityRow]] = [[] for _ in backends]
     total, done = len(DTYPES) * (1 + len(backends)), 0
     whole = Arena(
@@ -96,6 +100,8 @@ def run_gate(
             its += compare_runs(arena, backend, trace)
             if dtype == torch.float32:
                 its.append(compare_autocast(arena, backend, first))
+                if device.type == "cuda":
+                    its.append(compare_tf32(arena, backend, first))
             arena.forget(backend)
             on_step(done := done + 1, total)
     return rows
@@ -132,15 +138,25 @@ def compare_runs(arena: Arena, backend: BackendSpec, reference: Trace) -> list[P
     return _raise_bars([_name_metric(row, arena) for row in rows], floors())
 
 
+def compare_tf32(arena: Arena, backend: BackendSpec, reference: Pass) -> ParityRow:
+    """Hold a forward pass with TF32 against the reference's float32 pass: on CUDA alone is it another."""
+    with tf32(True):
+        own, output = arena.forward_pass(REFERENCE), arena.forward_pass(backend)
+    difference = max_rel_diff(reference.output, output)
+    row = parity_row(arena.model, backend, torch.float32, "output", difference, TF32_TOLERANCE)
+    note = _join(f"the reference: {max_rel_diff(reference.output, own):.1e}", row.note)
+    return dataclasses.replace(row, dtype="tf32", note=note)
+
+
 def compare_autocast(arena: Arena, backend: BackendSpec, reference: Pass) -> ParityRow:
     """Hold a forward pass under autocast to bfloat16 against the reference's float32 pass.
 
     A library whose kernels refuse what autocast gives them cannot be compared: the row says what it raised.
     """
     row = parity_row(arena.model, backend, torch.bfloat16, "output", math.nan, AUTOCAST_TOLERANCE)
-    own = max_rel_diff(reference.output, arena.autocast_pass(REFERENCE))
+    own = max_rel_diff(reference.output, arena.forward_pass(REFERENCE, autocast=torch.bfloat16))
     try:
-        output = arena.autocast_pass(backend)
+        output = arena.forward_pass(backend, autocast=torch.bfloat16)
     except Exception as error:  # noqa: BLE001 - each library raises its own; the same pass ran in float32 before
         reason = f"{type(error).__name__} under autocast: {' '.join(str(error).split())[-200:]}"
         return dataclasses.replace(row, skipped=reason)

@@ -26,6 +26,7 @@ from backends.spec import Layout
 from backends.tensors import to_array, to_tensor
 from harness.clock import now_s
 from harness.config import TrainConfig
+from harness.padding_log import PaddingLog
 from harness.phases import PhaseLog
 from harness.seeding import shuffled_rows
 from tasks.graph import Int64Array
@@ -105,6 +106,7 @@ class History:
     step_s: list[float] = field(default_factory=list)
     sample_s: list[float] = field(default_factory=list)
     edges: list[int] = field(default_factory=list)
+    padding: PaddingLog = field(default_factory=PaddingLog)
     curve: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     best_epoch: int = 0
@@ -179,6 +181,7 @@ def train(
             history.sample_s.append(sampled - start)
             history.step_s.append(stepped - sampled)
             history.edges.append(batch.num_edges)
+            history.padding.add(batch)
             step += 1
             on_step(step, total)
             if step == 1:

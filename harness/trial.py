@@ -22,6 +22,7 @@ from backends.weights import build_model
 from harness.config import TrialConfig
 from harness.energy import begin_energy, end_energy, energy_fields, idle_power_w
 from harness.phases import PhaseLog
+from harness.precision import autocast_dtype, precision_fields, set_tf32
 from harness.seeding import seed_torch
 from harness.train import Feed, train
 from tasks.baselines import baseline_scores
@@ -40,6 +41,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         raise UnavailableError("torch finds no CUDA device here; measure.device=cpu runs")
     phases = PhaseLog(device)
     seed_torch(config.seed)
+    set_tf32(config.measure.tf32)
     phases.enter("import_library")
     backend = load_backend(config.backend.name)
     phases.enter("load")
@@ -74,6 +76,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         dtype=dtype,
         num_outputs=task.num_outputs,
     )
+    model.autocast = autocast_dtype(config.measure)
     feed = Feed(
         backend=backend,
         graph=graph,
@@ -98,6 +101,8 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
             "step_s": history.step_s,
             "sample_s": history.sample_s,
             "edges": history.edges,
+            "padding": history.padding.fields(),
+            "precision": precision_fields(config.measure),
             "best_epoch": history.best_epoch,
             "energy": energy_fields(energy, window_s, idle),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -51,6 +51,8 @@ def form_of(config: Mapping[str, Any], environment: Mapping[str, Any] | None = N
     parts += [f"{plain(key, 20)} {plain(value, 30)}" for key, value in backend.items() if key not in _TOLD and value]
     if sampler.get("blocks") is True:
         parts.append("blocks")
+    if sampler.get("padding"):
+        parts.append(f"padded by {plain(sampler['padding'], 20)}")
     if sampler.get("kind") == "native":
         parts.append(OWN_SAMPLER)
     return ", ".join(parts)

@@ -113,10 +113,19 @@ def _describe_machine(environment: Mapping[str, Any], records: Sequence[TrialRec
     return (
         f"Both on torch {_with_year('torch', versions.get('torch'))}, {threads} thread{'' if threads == '1' else 's'}, "
         f"device {plain(environment.get('device', 'unknown'), 40)}, "
-        f"{' and '.join(sorted({plain(record.setting('measure.dtype', 'dtype unknown'), 20) for record in records}))}, "
+        f"{' and '.join(sorted(set(map(_number_type, records))))}, "
         f"{plain(environment.get('cpu') or 'processor unknown', 80)} "
         f"({plain(environment.get('cores', '?'), 8)} cores usable). {_noise(records)}"
     )
+
+
+def _number_type(record: TrialRecord) -> str:
+    """Return the number type of a trial, with autocast and TF32 where they are on."""
+    autocast = record.setting("measure.autocast")
+    parts = [plain(record.setting("measure.dtype", "dtype unknown"), 20)]
+    parts += [f"under autocast to {plain(autocast, 20)}"] if autocast else []
+    parts += ["with TF32"] if record.setting("measure.tf32") is True else []
+    return " ".join(parts)
 
 
 def _noise(records: Sequence[TrialRecord]) -> str:

@@ -100,6 +100,9 @@ def parity_of_config(key: str | None, config: Mapping[str, Any], runs: Mapping[s
     if not own:
         what = ", ".join(plain(value, 40) for value in wanted.values() if value is not None)
         return Parity(state="missing", reason=f"parity run {plain(key, 16)} has no row for {what}")
+    for dtype in _lower_types(config):
+        if not any(_covers(row, wanted | {"dtype": dtype}) and not row.get("skipped") for row in rows):
+            return Parity(state="missing", reason=f"parity run {plain(key, 16)} measured nothing in {dtype}")
     return Parity(state="green")
 
 
@@ -126,6 +129,12 @@ def figure(row: Mapping[str, Any]) -> str:
 def _covers(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Tell whether a row is about what is wanted; what either side leaves open is no objection."""
     return all(value is None or row.get(name) in (None, "", value) for name, value in wanted.items())
+
+
+def _lower_types(config: Mapping[str, Any]) -> list[str]:
+    """Return the types, as rows name them, that a config rounds to beside its own."""
+    asked = {"bfloat16": _setting(config, "measure", "autocast"), "tf32": _setting(config, "measure", "tf32")}
+    return [dtype for dtype, its in asked.items() if its]
 
 
 def _is_number(value: object) -> bool:

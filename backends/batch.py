@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from backends.base import Backend, Topology
-from backends.padding import Stretches, pad_subgraph
+from backends.padding import PaddedCounts, Stretches, pad_subgraph
 from backends.spec import Layout
 from backends.subgraph import Subgraph
 from backends.tensors import to_tensor
@@ -45,15 +45,6 @@ class TableInput:
     def real_nodes(self, x_NC: Tensor) -> Tensor:
         """Return the entries of nodes that are no padding."""
         return x_NC if self.real is None else torch.cat([x_NC[begin:end] for begin, end in self.real])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaddedCounts:
-    """The nodes and edges of a batch with their padding, and all counts that its shapes follow from."""
-
-    num_nodes: int
-    num_edges: int
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +110,7 @@ def build_batch(
         num_nodes=subgraph.num_nodes,
         num_edges=subgraph.num_edges,
         target=target.to(device=device, dtype=dtype),
-        padded=padded
-        and PaddedCounts(num_nodes=its.num_nodes, num_edges=its.num_edges, shape=padded.shape(blocks=layout.blocks)),
+        padded=None if padded is None else padded.counts(blocks=layout.blocks),
     )
 
 

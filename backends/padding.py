@@ -25,18 +25,34 @@ Stretches = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PaddedCounts:
+    """The nodes and edges of a batch with padding, and every count that the shape of a tensor of it follows from.
+
+    Two batches alike in ``shape`` have tensors of equal shapes.
+    """
+
+    num_nodes: int
+    num_edges: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaddedSubgraph:
     """A subgraph with padding; by type, ``real`` is where the nodes of the original stand in it, in their order."""
 
     subgraph: Subgraph
     real: dict[str, Stretches]
 
-    def shape(self, *, blocks: bool) -> tuple[int, ...]:
-        """Return every count that the shape of some tensor follows from: two batches alike in it have equal shapes."""
+    def counts(self, *, blocks: bool) -> PaddedCounts:
+        """Count what is there, and what the layers see of it."""
         views = layer_views(self.subgraph, blocks=blocks)
         seen = ((*view.num_src, *view.num_dst, *view.num_edges) for view in (views if blocks else views[:1]))
         rows = (len(its.row_id) for its in self.subgraph.nodes.values())
-        return (self.subgraph.num_seeds, *rows, *itertools.chain(*seen))
+        return PaddedCounts(
+            num_nodes=self.subgraph.num_nodes,
+            num_edges=self.subgraph.num_edges,
+            shape=(self.subgraph.num_seeds, *rows, *itertools.chain(*seen)),
+        )
 
 
 def pad_subgraph(

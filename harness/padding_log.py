@@ -49,6 +49,6 @@ class PaddingLog:
             "num_shapes": len(self.shapes),
             "nodes": self.padded_nodes,
             "edges": self.padded_edges,
-            "waste_nodes": math.fsum(self.padded_nodes) / max(sum(self.nodes), 1),
-            "waste_edges": math.fsum(self.padded_edges) / max(sum(self.edges), 1),
+            "node_factor": math.fsum(self.padded_nodes) / max(sum(self.nodes), 1),
+            "edge_factor": math.fsum(self.padded_edges) / max(sum(self.edges), 1),
         }

@@ -402,14 +402,14 @@ def test_autocast_is_held_against_float32(shop: Path, monkeypatch: pytest.Monkey
     assert "the reference" in str(row.note)
     twin = replace(its, model=replace(SPEC, aggregation="sum"))
     assert not compare_autocast(twin, dgl, first).ok
-    original = Arena.autocast_pass
+    original = Arena.forward_pass
 
-    def refuses(self: Arena, spec: BackendSpec) -> Any:
+    def refuses(self: Arena, spec: BackendSpec, **how: Any) -> Any:
         if spec == dgl:
             raise RuntimeError("no kernel for\n bfloat16")
-        return original(self, spec)
+        return original(self, spec, **how)
 
-    monkeypatch.setattr(Arena, "autocast_pass", refuses)
+    monkeypatch.setattr(Arena, "forward_pass", refuses)
     row = compare_autocast(its, dgl, first)
     assert row.skipped == "RuntimeError under autocast: no kernel for bfloat16"
     assert math.isnan(row.max_rel_diff)

@@ -23,7 +23,8 @@ OWN_SAMPLER: Final = "own sampler"
 FORMS_LEGEND: Final = (
     "Forms say how a library stored the edges of a batch: COO, sorted (COO by destination), CSR or CSC; auto leaves it "
     "to DGL. Node ids are int64 unless int32 is said; blocks means that each layer computed only what the seeds still "
-    "need; padded, that counts were rounded up to a grid of that factor; own sampler, that the library drew its own batches. A ratio of times depends on the form."
+    "need; padded, that counts were rounded up to a grid of that factor; own sampler, that the library drew its own "
+    "batches. A ratio of times depends on the form."
 )
 _ACRONYMS: Final = frozenset({"coo", "csr", "csc"})
 #: Options of a backend that a form says in its own way.

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness import trial
 from harness.compose import compose_trial
 from harness.config import MeasureConfig, TrialConfig
 from harness.precision import precision_fields, set_tf32, tf32
 from harness.train import Objective
-from harness.trial import run_trial
 from results.gate import parity_of_config
 from tasks.shop import write_shop
 
@@ -90,10 +90,11 @@ def test_trial_under_autocast(library: str, shop: Path, monkeypatch: pytest.Monk
         losses.update((output.dtype, value.dtype))
         return value
 
-    plain = run_trial(config(f"backend={library}"), shop, lambda done, total: None)
+    monkeypatch.setattr(trial, "baseline_scores", lambda task, folder: {})
+    plain = trial.run_trial(config(f"backend={library}"), shop, lambda done, total: None)
     monkeypatch.setattr(nn.Linear, "forward", watched)
     monkeypatch.setattr(Objective, "loss", watched_loss)
-    its = run_trial(config(f"backend={library}", "measure.autocast=bf16"), shop, lambda done, total: None)
+    its = trial.run_trial(config(f"backend={library}", "measure.autocast=bf16"), shop, lambda done, total: None)
     assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}
     assert losses == {torch.float32}
     assert its["steps"]["precision"]["autocast"] == "bf16"

@@ -12,6 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from results.arms import FORMS_LEGEND, OWN_SAMPLER, libraries_in
+from results.beside import skipped_baselines
 from results.blocks import Block, Code, Document, Points, Prose, Section
 from results.costs import costs_table, energy_block
 from results.exclusions import exclusion_blocks, unreadable
@@ -33,6 +34,7 @@ DESCRIPTIVE: Final = (
     "The step-time ratio is descriptive only: one fresh process each, no verdict; identical processes differ by tens "
     "of per cent on a shared machine."
 )
+_NO_BASELINE: Final = "No trial has a baseline beside it, so no score is shown here: see what was left out."
 _CONVS: Final = ("native", "primitive", "stock")
 
 
@@ -142,12 +144,13 @@ def _headline(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapp
             FORMS_LEGEND,
             "Batch time is sampling and building the library's own batch; model time is forward, backward and "
             "optimiser; training time leaves evaluation out. A dash marks what was not measured or may not be said.",
+            *skipped_baselines(records),
             *_memory_reasons(records),
         ),
     )
     other, baselines = other_scores_table(trials, records), baselines_table(trials, records)
     return (
-        *scores_tables(trials, records, parity),
+        *(scores_tables(trials, records, parity) or (Prose(text=_NO_BASELINE),)),
         Prose(text=MARKS_LEGEND),
         fairness_points(records),
         *([baselines] if baselines else []),

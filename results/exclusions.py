@@ -1,7 +1,7 @@
 """What a report leaves out of its means, differences and ratios, each with the reason.
 
-Guarantees: every trial that did not end ok, stands alone or is another function than its partner is named, and so is
-every file of the store that could not be read.
+Guarantees: every trial that did not end ok, has no baseline beside it, stands alone or is another function than its
+partner is named, and so is every file of the store that could not be read.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from results.arms import SIDES
+from results.beside import baselines_beside
 from results.blocks import Block, Points, Prose
 from results.frame import pairs_frame
 from results.gate import Parity
@@ -34,6 +35,8 @@ def exclusion_blocks(
             f"{_short(record)}: {record.status}, {plain(record.reason or 'no reason recorded')}" for record in failed
         )
         blocks.append(Points(title="Trials that did not end ok, in no mean and no figure", items=tuple(items)))
+    if bare := _without_baseline(trials, records):
+        blocks.append(Points(title="Trials without a baseline beside them, in no table of scores", items=bare))
     if different := _different_pairs(trials, parity):
         title = "PyG/DGL pairs that are not compared, for a side is another function"
         blocks.append(Points(title=title, items=different))
@@ -69,6 +72,16 @@ def _different_pairs(trials: pd.DataFrame, parity: Mapping[str, Parity]) -> tupl
     return tuple(f"{where} ({count} pair{'' if count == 1 else 's'})" for where, count in found.items())
 
 
+def _without_baseline(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> tuple[str, ...]:
+    """Name the trials with a score that no baseline stands beside."""
+    beside = baselines_beside(trials, records)
+    return tuple(
+        f"{_short(record)}: no trial of its task and data recorded a baseline for its metric"
+        for record in records
+        if record.status == "ok" and not beside[record.trial_id]
+    )
+
+
 def _without_partner(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> tuple[str, ...]:
     """Name the PyG and DGL trials that ended ok without a comparable trial of the other library."""
     pairs = pairs_frame(trials)
@@ -81,16 +94,18 @@ def _without_partner(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> tu
 
 
 def _equal_predictions(records: Sequence[TrialRecord]) -> tuple[str, ...]:
-    """Name trials of different configurations whose predictions have the same hash (METHOD M16)."""
+    """Name trials of different configurations whose predictions have the same hash (METHOD M16).
+
+    Backends and storage forms of one pair and seed are meant to be equal: they alone are not named.
+    """
     groups: dict[str, list[TrialRecord]] = {}
     for record in records:
         if record.predictions_hash:
             groups.setdefault(record.predictions_hash, []).append(record)
     return tuple(
         ", ".join(_short(record) for record in group)
-        + ("" if len({record.pair_id for record in group}) > 1 else ": they differ in the backend alone")
         for group in groups.values()
-        if len({record.config_id for record in group}) > 1
+        if len({(record.pair_id, record.setting("seed")) for record in group}) > 1
     )
 
 

@@ -37,8 +37,8 @@ class TrialRecord:
     ``config`` is the whole TrialConfig; ``phases`` maps phase to seconds; ``steps`` counts and times the optimiser
     steps (``num``, and per step ``step_s``, ``sample_s``, ``edges``); ``memory`` maps measure to bytes, or to
     null with ``<measure>_reason``; ``curve`` is in order of step; ``metrics`` holds ``val`` and ``test`` scores at the
-    best validation point; ``baselines`` the test scores of what every model must beat, or cannot; ``parity_key`` names
-    ``parity/<key>.json``.
+    best validation point; ``baselines`` the test scores of what every model must beat, or cannot, or why one was
+    ``skipped``; ``parity_key`` names ``parity/<key>.json``.
     """
 
     schema: int = SCHEMA
@@ -59,7 +59,7 @@ class TrialRecord:
     memory: dict[str, Any] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
     compile: dict[str, Any] = field(default_factory=lambda: {"mode": "eager"})
     parity: dict[str, Any] = field(default_factory=dict)
     parity_key: str | None = None
@@ -123,8 +123,14 @@ def _check_fields(data: object, kind: type, where: str) -> None:
         if annotation.startswith("dict[str, float]"):
             _check_numbers(value, f"{where}, {name}")
         elif annotation.startswith("dict[str, dict["):
+            may_be_skipped = annotation.endswith("Any]]")
             for key in value:
-                _check_numbers(value[key], f"{where}, {name}.{key}")
+                if not (may_be_skipped and _is_skipped(value[key])):
+                    _check_numbers(value[key], f"{where}, {name}.{key}")
+
+
+def _is_skipped(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() == {"skipped"} and isinstance(value["skipped"], str)
 
 
 def _check_numbers(values: object, where: str) -> None:

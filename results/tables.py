@@ -12,11 +12,12 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
 from results.arms import OWN_SAMPLER, SIDES, arm_text, arms_in, libraries_in
+from results.beside import CEILING, Baselines, baselines_beside, best_baseline
 from results.blocks import Table
 from results.frame import pairs_frame
 from results.gate import MARKS, Parity
@@ -24,8 +25,6 @@ from results.listings import make_table
 from results.record import TrialRecord
 from results.text import MISSING, backend_name, difference, direction, plain, significant
 
-#: The baseline that no model can beat, where a data set has one: its planted truth.
-CEILING: Final = "planted truth"
 #: Up to this many rows the headline is one table.
 _TOGETHER: Final = 10
 _ARROWS: Final = {"higher is better": "\N{NO-BREAK SPACE}↑", "lower is better": "\N{NO-BREAK SPACE}↓", "": ""}
@@ -34,8 +33,10 @@ _ARROWS: Final = {"higher is better": "\N{NO-BREAK SPACE}↑", "lower is better"
 def scores_tables(
     trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapping[str, Parity]
 ) -> tuple[Table, ...]:
-    """Return the headline, a table a task where it would be long: see ``scores_table``."""
+    """Return the headline, a table a task where it would be long, none without rows: see ``scores_table``."""
     whole = scores_table(trials, records, parity)
+    if not whole.rows:
+        return ()
     if len(whole.rows) <= _TOGETHER:
         return (whole,)
     by_task: dict[tuple[str, str], list[tuple[str, ...]]] = {}
@@ -61,15 +62,18 @@ def scores_tables(
 def scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapping[str, Parity]) -> Table:
     """Return the headline: a row for each cell and combination of arms, one of each library.
 
-    It holds the test score by library, their difference, whether both are the same function, and step-time ratio.
+    It holds the test score by library, their difference, whether both are the same function, and step-time ratio. A
+    cell without a baseline beside it has no row.
     """
     libraries = libraries_in(trials)
     pairs = pairs_frame(trials)
-    baselines = {record.trial_id: record.baselines for record in records}
+    baselines = baselines_beside(trials, records)
     rows = []
     for cell, members in trials.groupby("cell", sort=False):
         first = members.iloc[0]
-        best = _best_baseline(next(filter(None, map(baselines.get, members["trial_id"])), {}), first["metric"])
+        best = best_baseline(baselines[first["trial_id"]], first["metric"])
+        if best is None:
+            continue
         in_cell = pairs[pairs["cell"] == cell]
         for arms in _combinations(members, libraries):
             own = members[members["backend"].isin([arm for arm in arms if arm])]
@@ -84,7 +88,7 @@ def scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: M
                     _mean_difference(own_pairs, parity),
                     _same_function(own, parity),
                     step_time_ratio(own_pairs, parity),
-                    best,
+                    _baseline_text(*best),
                 )
             )
     titles = ["Task", "Model", "Metric", *map(backend_name, libraries)]
@@ -101,7 +105,7 @@ def scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: M
 
 def baselines_table(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Table | None:
     """Return the test score of every baseline by task, the ceiling last; None where no trial has any."""
-    found: dict[tuple[str, str, str], Mapping[str, Mapping[str, float]]] = {}
+    found: dict[tuple[str, str, str], Baselines] = {}
     for trial, record in zip(trials.to_dict("records"), records, strict=True):
         if record.baselines and trial["metric"]:
             key = (f"{trial['dataset']} / {trial['task']}", trial["metric"], record.data_fingerprint)
@@ -112,12 +116,16 @@ def baselines_table(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Tab
         (
             task,
             plain(metric, 40) + _ARROWS[direction(metric)],
-            *(significant(baselines.get(name, {}).get(metric), 4) for name in names),
+            *(_baseline_cell(baselines.get(name, {}), metric) for name in names),
         )
         for (task, metric, _), baselines in found.items()
     ]
     titles = ["Task", "Metric", *(plain(name, 40).replace("_", " ") for name in names)]
     return make_table("Baselines: test score without a graph", titles, rows, text=titles[:2]) if rows else None
+
+
+def _baseline_cell(scores: Mapping[str, Any], metric: str) -> str:
+    return "skipped" if "skipped" in scores else significant(scores.get(metric), 4)
 
 
 def step_time_ratio(pairs: pd.DataFrame, parity: Mapping[str, Parity]) -> str:
@@ -141,9 +149,10 @@ def step_time_ratio(pairs: pd.DataFrame, parity: Mapping[str, Parity]) -> str:
 
 
 def other_scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Table | None:
-    """Return the test metrics beside the task's own, per cell and arm; None where there are none."""
+    """Return the test metrics beside the task's own, per cell and arm that has a baseline; None without any."""
     scores = {record.trial_id: record.metrics.get("test", {}) for record in records}
-    ended = trials[trials["status"] == "ok"]
+    beside = baselines_beside(trials, records)
+    ended = trials[(trials["status"] == "ok") & trials["trial_id"].map(lambda trial: bool(beside[trial])).astype(bool)]
     metric_of = dict(zip(ended["trial_id"], ended["metric"], strict=True))
     names = list(dict.fromkeys(name for trial in metric_of for name in scores[trial] if name != metric_of[trial]))
     rows = []
@@ -214,13 +223,8 @@ def _mean_difference(pairs: pd.DataFrame, parity: Mapping[str, Parity]) -> str:
     return f"{difference(float(values.mean()))}{error} (n={len(values)})"
 
 
-def _best_baseline(baselines: Mapping[str, Mapping[str, float]], metric: str) -> str:
-    """Name the baseline with the best test score; the ceiling is none."""
-    scores = {name: its[metric] for name, its in baselines.items() if metric in its and name != CEILING}
-    if not scores:
-        return MISSING
-    best = (max if direction(metric) == "higher is better" else min)(scores, key=lambda name: scores[name])
-    return f"{significant(scores[best], 4)} ({plain(best, 40).replace('_', ' ')})"
+def _baseline_text(name: str, score: float) -> str:
+    return f"{significant(score, 4)} ({plain(name, 40).replace('_', ' ')})"
 
 
 def _same_function(members: pd.DataFrame, parity: Mapping[str, Parity]) -> str:

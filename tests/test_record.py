@@ -85,6 +85,15 @@ def test_malformed_record_is_a_value_error(change: dict[str, object], message: s
         TrialRecord.from_json(json.dumps(data))
 
 
+def test_a_skipped_baseline_has_its_reason_in_place_of_scores() -> None:
+    """Such a record reads back; a skipped score is none, and a reason among scores is refused."""
+    record = make_record(baselines={"zero": {"roc_auc": 0.5}, "boosted": {"skipped": "not installed"}})
+    assert TrialRecord.from_json(record.to_json()) == record
+    for change in ({"metrics": {"test": {"skipped": "x"}}}, {"baselines": {"b": {"skipped": "x", "roc_auc": 0.5}}}):
+        with pytest.raises(ValueError, match="not a number"):
+            TrialRecord.from_json(make_record(**change).to_json())
+
+
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrialRecord) if field.name != "schema"])
 def test_missing_field_is_a_value_error(name: str) -> None:
     """A record that lacks any field is refused with the field's name."""

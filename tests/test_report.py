@@ -286,6 +286,40 @@ def test_failed_trials_and_problems_are_listed(tmp_path: Path) -> None:
         assert all(record.command in text for record in (twin, failed))
 
 
+def test_a_row_without_a_baseline_beside_it_is_not_shown(tmp_path: Path) -> None:
+    """A task of which no trial has a baseline is in no table of scores and is named with the reason; others stay."""
+    bare = [make_record(backend, task="returns", baselines={}) for backend in ("pyg", "dgl")]
+    ceiling = make_record("pyg", task="fraud", baselines={"planted truth": {"roc_auc": 0.9}})
+    other = make_record("pyg", task="visits", baselines={"zero": {"accuracy": 0.9}, "boosted": {"skipped": "absent"}})
+    beside = [make_record("pyg"), make_record("dgl", baselines={})]  # a partner's baselines are those of both
+    _, markdown = written(fill(tmp_path, [*bare, ceiling, other, *beside], make_parity()))
+    headline = markdown[markdown.index("## Scores and costs") : markdown.index("What the two sides ran with")]
+    scores = markdown[markdown.index("Other test metrics") : markdown.index("How to read the tables")]
+    left_out = markdown[markdown.index("Trials without a baseline beside them") :]
+    for text in (headline, scores):
+        assert "shop / churn" in text
+        assert not any(f"shop / {task}" in text for task in ("returns", "fraud", "visits"))
+    assert left_out.count("no trial of its task and data recorded a baseline for its metric") == len(
+        [*bare, ceiling, other]
+    )
+    assert "boosted: skipped: absent" in markdown
+
+
+def test_without_any_baseline_no_score_is_shown(tmp_path: Path) -> None:
+    """The headline then says so instead of showing an empty table."""
+    page, _ = written(fill(tmp_path, [make_record("pyg", baselines={})]))
+    assert "No trial has a baseline beside it" in page
+    assert "Test score at the best validation point" not in page
+
+
+def test_pairs_that_are_meant_to_be_equal_are_not_flagged(tmp_path: Path) -> None:
+    """PyG and DGL of one pair share their predictions as they should; the same hash in another pair is named."""
+    pair = [make_record(backend, predictions_hash="same") for backend in ("pyg", "dgl")]
+    assert "with the same predictions" not in written(fill(tmp_path / "pair", pair))[1]
+    twin = make_record("pyg", 1, predictions_hash="same")
+    assert "with the same predictions" in written(fill(tmp_path / "twin", [*pair, twin]))[1]
+
+
 def test_fairness_stands_beside_the_headline(tmp_path: Path) -> None:
     """Versions with years, storage form, modes, fast paths, threads and noise stand before the costs."""
     noisy = make_record("dgl", environment=ENVIRONMENT | {"noisy": True})

@@ -1,7 +1,7 @@
 """What stands beside every model's score: trivial predictors, the best of the entity table alone, the planted truth.
 
 Guarantees: no baseline sees a test label or a row of a table other than its own; the planted truth, where a data set
-has one (the shop), is the ceiling: no model can know more.
+has one (the shop), is the ceiling: no model can know more. LightGBM, an extra, stands in ``boosting.py``.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from tasks.graph import NULL_TIME
+from tasks.entity_columns import CATEGORY, MAX_BINS, entity_columns, entity_matrix
 from tasks.metrics import evaluate
 from tasks.shop import is_shop, planted_score
-from tasks.task import SeedTable, Split, TaskSpec
+from tasks.task import Split, TaskSpec
 from tasks.trivial import trivial_scores
 
 ENTITY_TABLE: Final = "gradient boosting, entity table"
 PLANTED: Final = "planted truth"
 
-_DAY_S: Final = 86_400.0
-_MAX_BINS: Final = 255
 _MIN_ROWS_TO_STOP_EARLY: Final = 100
 _MIN_OF_CLASS_TO_STOP_EARLY: Final = 10
 
@@ -53,56 +51,21 @@ def boost_entity_table(task: TaskSpec, split: Split) -> npt.NDArray[np.float64]:
         else len(train)
     )
     early_stopping = bool(len(train) >= _MIN_ROWS_TO_STOP_EARLY and rarest >= _MIN_OF_CLASS_TO_STOP_EARLY)
-    categorical = [name.startswith("category") for name in _columns(task)]
+    categorical = [name.startswith(CATEGORY) for name in entity_columns(task)]
     if task.task_type == "binary_classification":
         classifier = HistGradientBoostingClassifier(
-            categorical_features=categorical, early_stopping=early_stopping, random_state=0, max_bins=_MAX_BINS
+            categorical_features=categorical, early_stopping=early_stopping, random_state=0, max_bins=MAX_BINS
         )
-        classifier.fit(_matrix(task, train), train.target)
-        probability: npt.NDArray[np.float64] = classifier.predict_proba(_matrix(task, asked))[:, 1]
+        classifier.fit(entity_matrix(task, train), train.target)
+        probability: npt.NDArray[np.float64] = classifier.predict_proba(entity_matrix(task, asked))[:, 1]
         return probability
     regressor = HistGradientBoostingRegressor(
         loss="absolute_error",
         categorical_features=categorical,
         early_stopping=early_stopping,
         random_state=0,
-        max_bins=_MAX_BINS,
+        max_bins=MAX_BINS,
     )
-    regressor.fit(_matrix(task, train), train.target)
-    value: npt.NDArray[np.float64] = regressor.predict(_matrix(task, asked))
+    regressor.fit(entity_matrix(task, train), train.target)
+    value: npt.NDArray[np.float64] = regressor.predict(entity_matrix(task, asked))
     return value
-
-
-def _columns(task: TaskSpec) -> list[str]:
-    """Name the columns of ``_matrix``; more categories than scikit-learn has bins are taken as numbers."""
-    features = task.graph.table(task.split.train.entity).features
-    return [
-        *(f"number {name}" for name in features.numeric_names),
-        *(
-            f"{'category' if num <= _MAX_BINS else 'code'} {name}"
-            for name, num in zip(features.categorical_names, features.num_categories, strict=True)
-        ),
-        *(f"text {name} {index}" for name in features.text_names for index in range(features.text.shape[2])),
-        *(f"age {name}" for name in features.timestamp_names),
-        "seed day",
-        "seed day of year",
-    ]
-
-
-def _matrix(task: TaskSpec, seeds: SeedTable) -> npt.NDArray[np.float64]:
-    """Return the entity's columns as each seed sees them, f64[S, columns]; a stamp after the seed is unknown (NaN)."""
-    features = task.graph.table(seeds.entity).features
-    stamp = features.timestamp[seeds.node]
-    asked = seeds.time[:, None]
-    known = (stamp <= asked) & (stamp != NULL_TIME)
-    age = np.where(known, (asked - np.where(known, stamp, 0)) / _DAY_S, np.nan)
-    day = asked / _DAY_S
-    blocks = [
-        features.numeric[seeds.node],
-        features.categorical[seeds.node],
-        features.text[seeds.node].reshape(len(seeds), -1),
-        age,
-        day,
-        day % 365.2425,
-    ]
-    return np.concatenate([block.astype(np.float64) for block in blocks], axis=1)

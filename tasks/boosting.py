@@ -1,0 +1,150 @@
+"""LightGBM as a baseline: on the entity table alone, and on automatically joined aggregates beside it.
+
+Guarantees: fitted on train, chosen among fixed candidates (and their number of trees) on validation, scored on test
+once; one thread, fixed seeds, so the same data and version give the same scores. LightGBM is an extra: see
+``lightgbm_extra.py``. It knows binary classification and regression.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.aggregates import aggregate_columns
+from tasks.entity_columns import CATEGORY, SEED_DAY, entity_columns, entity_matrix
+from tasks.lightgbm_extra import BOOSTED_AGGREGATES, BOOSTED_ENTITY, lightgbm_unavailable
+from tasks.metrics import better, evaluate
+from tasks.task import SPLITS, SeedTable, Split, TaskSpec
+
+#: What is tried, in this order; the first of equally good ones is chosen.
+CANDIDATES: Final[tuple[dict[str, Any], ...]] = tuple(
+    {"num_leaves": num_leaves, "min_data_in_leaf": least, "feature_fraction": part, "learning_rate": 0.05}
+    for num_leaves, least, part in ((4, 20, 0.8), (4, 100, 0.3), (15, 100, 0.3), (31, 20, 0.8))
+)
+#: Trees, and how many in a row may bring nothing on validation before fitting stops.
+MAX_TREES: Final = 1000
+PATIENCE: Final = 50
+#: A larger train split is sampled down to this many rows, as in RelBench's baseline.
+MAX_TRAIN_ROWS: Final = 50_000
+#: Task types to LightGBM's objective and its metric on validation.
+_OBJECTIVES: Final = {"binary_classification": ("binary", "auc"), "regression": ("regression_l1", "l1")}
+_FIXED: Final[dict[str, Any]] = {
+    "num_threads": 1,
+    "deterministic": True,
+    "force_col_wise": True,
+    "seed": 0,
+    "max_bin": 63,
+    "verbosity": -1,
+}
+
+Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boosted:
+    """What LightGBM reached: scores on "val" and "test" by metric, the chosen candidate, its trees and its columns."""
+
+    scores: dict[str, dict[str, float]]
+    candidate: dict[str, Any]
+    num_trees: int
+    num_columns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """One matrix f32[S, F] a split, and the numbers of the columns that hold categories."""
+
+    matrix: dict[Split, Matrix]
+    categorical: list[int]
+
+
+def boost(task: TaskSpec) -> dict[str, Boosted]:
+    """Fit, choose and score both baselines; ValueError where LightGBM knows no such task or is not installed."""
+    reason = lightgbm_unavailable(task.task_type)
+    if reason is not None:
+        raise ValueError(f"task {task.name!r}: {reason}")
+    entity, joined = _entity(task), _joined(task)
+    width = entity.matrix["train"].shape[1]
+    both = Columns(
+        matrix={split: np.concatenate([entity.matrix[split], joined.matrix[split]], axis=1) for split in SPLITS},
+        categorical=[*entity.categorical, *(width + index for index in joined.categorical)],
+    )
+    return {BOOSTED_ENTITY: _choose(task, entity), BOOSTED_AGGREGATES: _choose(task, both)}
+
+
+def _entity(task: TaskSpec) -> Columns:
+    """Return the columns of the entity without the seed's date: no tree has seen one as late as those of the test."""
+    names = entity_columns(task)
+    keep = [index for index, name in enumerate(names) if name != SEED_DAY]
+    return Columns(
+        matrix={split: entity_matrix(task, task.split[split])[:, keep].astype(np.float32) for split in SPLITS},
+        categorical=[place for place, index in enumerate(keep) if names[index].startswith(CATEGORY)],
+    )
+
+
+def _joined(task: TaskSpec) -> Columns:
+    found = {split: aggregate_columns(task, task.split[split]) for split in SPLITS}
+    names = list(found["train"].columns)
+    return Columns(
+        matrix={
+            split: np.stack([its.columns[name] for name in names], axis=1).astype(np.float32)
+            if names
+            else np.zeros((len(task.split[split]), 0), np.float32)
+            for split, its in found.items()
+        },
+        categorical=[index for index, name in enumerate(names) if name in found["train"].categorical],
+    )
+
+
+def _choose(task: TaskSpec, columns: Columns) -> Boosted:
+    """Fit every candidate and score the one that is best on validation."""
+    best: tuple[float, dict[str, Any], Any] | None = None
+    for candidate in CANDIDATES:
+        model = _fit(task, columns, candidate)
+        score = _score(task, "val", model.predict(columns.matrix["val"]))[task.metric]
+        if best is None or better(task.metric, score, best[0]):
+            best = score, candidate, model
+    assert best is not None
+    _, candidate, model = best
+    scores = {split: _score(task, split, model.predict(columns.matrix[split])) for split in ("val", "test")}
+    return Boosted(
+        scores=scores,
+        candidate=candidate,
+        num_trees=int(model.best_iteration),
+        num_columns=columns.matrix["train"].shape[1],
+    )
+
+
+def _fit(task: TaskSpec, columns: Columns, candidate: dict[str, Any]) -> Any:
+    import lightgbm
+
+    objective, metric = _OBJECTIVES[task.task_type]
+    rows = _train_rows(task.split.train)
+    train = lightgbm.Dataset(
+        columns.matrix["train"][rows],
+        task.split.train.target[rows],
+        categorical_feature=columns.categorical,
+        free_raw_data=False,
+        params=_FIXED,
+    )
+    val = lightgbm.Dataset(columns.matrix["val"], task.split.val.target, reference=train, params=_FIXED)
+    return lightgbm.train(
+        {**_FIXED, **candidate, "objective": objective, "metric": metric},
+        train,
+        num_boost_round=MAX_TREES,
+        valid_sets=[val],
+        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+    )
+
+
+def _train_rows(train: SeedTable) -> npt.NDArray[np.int64]:
+    if len(train) <= MAX_TRAIN_ROWS:
+        return np.arange(len(train))
+    return np.sort(np.random.default_rng(0).choice(len(train), MAX_TRAIN_ROWS, replace=False))
+
+
+def _score(task: TaskSpec, split: Split, prediction: npt.NDArray[np.float64]) -> dict[str, float]:
+    return evaluate(task.task_type, task.split[split].target, prediction, train_std=task.train_std)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from rich.progress import TaskID
 
+from harness.boosted import boosted_baselines, recorded_baselines
 from harness.config import code_version
 from harness.device_lock import hold_device
 from harness.launch import JobStoppedError, default_threads, run_job
@@ -188,10 +189,12 @@ def run_one(
     """Run one trial in a child, write its record, and return it; ``share`` is how many trials share the cores."""
     threads = trial.config.measure.threads or max(1, default_threads() // share)
     started = _now()
+    boosted: dict[str, dict[str, Any]] = {}
     if trial.skip is not None:
         answer: dict[str, Any] = {"status": "skipped", "reason": trial.skip}
     else:
         with hold_device(trial.config.measure.device, shared=trial.quality_only, stop=stop, say=_say):
+            boosted = recorded_baselines(boosted_baselines(trial, store.log_path(trial.trial_id), stop))
             started = _now()
             answer = run_job(
                 {
@@ -199,6 +202,7 @@ def run_one(
                     "config": trial.config.to_dict(),
                     "folder": str(trial.folder),
                     "device": trial.config.measure.device,
+                    "predictions": str(store.predictions_path(trial.trial_id)),
                 },
                 threads=threads,
                 timeout_s=trial.config.measure.timeout_s,
@@ -206,6 +210,8 @@ def run_one(
                 on_progress=on_progress,
                 stop=stop,
             )
+    if answer["status"] != "ok":  # also of a child that was killed between its predictions and its answer
+        store.predictions_path(trial.trial_id).unlink(missing_ok=True)
     environment = answer.get("environment") or collect_environment(
         threads=threads, device=trial.config.measure.device, backends={}
     )
@@ -217,6 +223,8 @@ def run_one(
         for name in ("phases", "steps", "memory", "metrics", "baselines", "predictions_hash")
         if name in answer
     }
+    if "baselines" in measured:
+        measured["baselines"] |= boosted
     parity = gate_answer(trial, store)
     record = TrialRecord(
         trial_id=trial.trial_id,

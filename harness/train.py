@@ -111,6 +111,7 @@ class History:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     best_epoch: int = 0
     predictions: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    val_predictions: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def train_s(self) -> float:
@@ -189,7 +190,7 @@ def train(
             if step % every and step != total:
                 continue
             phases.enter("evaluate")
-            val = score(model, feed, objective, "val", config.batch_size)[0]
+            val, val_predictions = score(model, feed, objective, "val", config.batch_size)
             history.curve.append(
                 {
                     "epoch": epoch + 1,
@@ -203,7 +204,7 @@ def train(
             if math.isnan(best) or better(task.metric, val[task.metric], best):
                 best, history.best_epoch = val[task.metric], epoch + 1
                 best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-                history.metrics["val"] = val
+                history.metrics["val"], history.val_predictions = val, val_predictions
             if step != total:
                 phases.enter("train")
     model.load_state_dict(best_state)

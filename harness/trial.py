@@ -5,12 +5,10 @@ It runs in a process of its own (``worker.py``) and writes nothing: the parent m
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from backends.base import load_backend
@@ -25,13 +23,15 @@ from harness.phases import PhaseLog
 from harness.precision import autocast_dtype, precision_fields, set_tf32
 from harness.seeding import seed_torch
 from harness.train import Feed, train
+from results.predictions import predictions_hash
 from tasks.baselines import baseline_scores
 from tasks.load import fit_task, read_task
+from tasks.predictions import prediction_table
 from tasks.task import SPLITS
 
 
 def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], None]) -> dict[str, Any]:
-    """Run one trial and return the measured fields of its record.
+    """Run one trial and return the measured fields of its record, and its ``predictions``, an Arrow table.
 
     Raises UnavailableError without the device or library, ValueError for unusable data, DivergedError for a loss that
     is not finite, and whatever the library raises.
@@ -111,7 +111,8 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         "curve": history.curve,
         "metrics": history.metrics,
         "baselines": baselines,
-        "predictions_hash": hashlib.blake2b(
-            np.ascontiguousarray(history.predictions).tobytes(), digest_size=8
-        ).hexdigest(),
+        "predictions_hash": predictions_hash(history.predictions),
+        "predictions": prediction_table(
+            task, files.database, {"val": history.val_predictions, "test": history.predictions}
+        ),
     }

@@ -51,11 +51,13 @@ def main(job_path: str) -> int:
 
 def _run_trial(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
     from harness.trial import run_trial
+    from results.predictions import write_predictions
 
     config = TrialConfig.from_dict(job["config"])
     device = _device_name(job["device"])
     before = _environment(job["threads"], device)
     fields = run_trial(config, Path(job["folder"]), on_step)
+    write_predictions(Path(job["predictions"]), fields.pop("predictions"))
     return {"status": "ok", "environment": _environment(job["threads"], device, config) | before, **fields}
 
 
@@ -95,6 +97,14 @@ def _run_gate(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[
     }
 
 
+def _run_boost(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    from tasks.boosting import boost
+    from tasks.load import load_task
+
+    task = load_task(Path(job["folder"]), TrialConfig.from_dict(job["config"]).task)
+    return {"status": "ok", "boosted": {name: dataclasses.asdict(its) for name, its in boost(task).items()}}
+
+
 def _run_doctor(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
     from harness.doctor import examine
 
@@ -121,7 +131,14 @@ def _serve_arm(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict
     return {"status": "ok"}
 
 
-_KINDS = {"trial": _run_trial, "parity": _run_gate, "doctor": _run_doctor, "duel": _run_duel, "arm": _serve_arm}
+_KINDS = {
+    "trial": _run_trial,
+    "parity": _run_gate,
+    "boost": _run_boost,
+    "doctor": _run_doctor,
+    "duel": _run_duel,
+    "arm": _serve_arm,
+}
 
 
 def _environment(threads: int, device: str, *configs: TrialConfig) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _merge_trials(source: Store, into: Store, done: Merged) -> None:
             done.problems.append(Problem(path=place, reason=say_reason(error)))
             continue
         content = (source.trial_dir(trial_id) / "result.json").read_bytes()
-        log = source.trial_dir(trial_id) / "log.txt"
+        log, predictions = source.trial_dir(trial_id) / "log.txt", source.predictions_path(trial_id)
         target = into.trial_dir(trial_id) / "result.json"
         if not target.exists():
             with into.claim(trial_id) as ours:
@@ -86,13 +86,18 @@ def _merge_trials(source: Store, into: Store, done: Merged) -> None:
                     continue
                 if not target.exists():
                     _append(into.log_path(trial_id), log)
+                    if predictions.is_file():  # before the record: a trial that has one has both
+                        write_over(into.predictions_path(trial_id), predictions.read_bytes())
                     write_new(target, content)
                     done.copied["trials"] += 1
                     continue
         if _equal(target, content):
             done.same["trials"] += 1
             continue
-        files = {"result.json": content, **({"log.txt": log.read_bytes()} if log.is_file() else {})}
+        files = {
+            "result.json": content,
+            **{path.name: path.read_bytes() for path in (log, predictions) if path.is_file()},
+        }
         apart = _keep_apart(into, f"conflicts/trials/{trial_id}", content, files)
         reason = (
             f"{into.folder} has another record of this trial ({_ended(target)}; this one: {record.status}, started "

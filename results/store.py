@@ -2,6 +2,7 @@
 
     <store>/trials/<trial_id>/result.json   the record; a folder without one is a trial that never finished
     <store>/trials/<trial_id>/log.txt       what the trial printed
+    <store>/trials/<trial_id>/predictions.parquet    what it answered (``predictions.py``), if it ended ok
     <store>/trials/<trial_id>/lock          held by the process that runs the trial
     <store>/retired/                        trials that were run again, as they were
     <store>/parity/<key>.json               one run of the parity gate
@@ -65,6 +66,10 @@ class Store:
         folder = self.trial_dir(trial_id)
         folder.mkdir(parents=True, exist_ok=True)
         return folder / "log.txt"
+
+    def predictions_path(self, trial_id: str) -> Path:
+        """Return the file of a trial's predictions, which only a trial that ended ok has."""
+        return self.trial_dir(trial_id) / "predictions.parquet"
 
     def has(self, trial_id: str) -> bool:
         """Tell whether the trial has ended and left its record."""

@@ -22,9 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the record."""
+    from results.predictions import num_predictions
     from results.store import Store
 
-    records, _ = Store(options.store).records()
+    store = Store(options.store)
+    records, _ = store.records()
     found = [record for record in records if record.trial_id.startswith(options.trial)]
     if len(found) != 1:
         some = ", ".join(record.trial_id for record in (found or records)[:8]) or "(none)"
@@ -42,5 +44,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"  {split}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     for name, seconds in record.phases.items():
         print(f"  {name.removesuffix('_s')}: {seconds:.2f} s")
+    num_rows, path = num_predictions(store, record.trial_id), store.predictions_path(record.trial_id)
+    print(f"  predictions: {'none kept' if num_rows is None else f'{path} ({num_rows} rows)'}")
     print(f"  {record.command}")
     return 0

@@ -1,0 +1,128 @@
+"""LightGBM beside every model: fitted on train, chosen on validation, kept once, skipped with a reason where absent."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from relbench_folder import TASK, Folder
+from small_shop import SMALL, planned
+
+from harness import boosted, cli
+from harness.boosted import boosted_baselines, has_failed, recorded_baselines
+from harness.plan import PlannedTrial
+from results.store import Store
+from tasks import lightgbm_extra
+from tasks.lightgbm_extra import BOOSTED, BOOSTED_AGGREGATES, BOOSTED_ENTITY, lightgbm_unavailable
+from tasks.load import load_task
+from tasks.shop import write_shop
+from tasks.task import TaskSpec
+
+NEEDS_LIGHTGBM = pytest.mark.skipif(
+    lightgbm_unavailable("regression") is not None, reason="lightgbm is not installed (relduel[lightgbm])"
+)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
+    """Load a tenth of the shop."""
+    return load_task(write_shop(tmp_path_factory.mktemp("shop") / "shop", scale=0.1), "customer-churn")
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlannedTrial:
+    """Plan a trial of the small shop whose cache is a folder of this test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return planned("backend=reference")[0]
+
+
+def without_lightgbm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it look as if LightGBM were not installed."""
+    monkeypatch.setattr(lightgbm_extra, "find_spec", lambda name: None)
+
+
+@NEEDS_LIGHTGBM
+def test_joins_find_what_the_entity_table_does_not_hold_and_test_labels_choose_nothing(shop: TaskSpec) -> None:
+    """The shop's signal lies in orders and items; with the test labels turned, only test scores change."""
+    from tasks.boosting import boost
+
+    found = boost(shop)
+    assert tuple(found) == BOOSTED
+    auc = {name: its.scores["test"]["roc_auc"] for name, its in found.items()}
+    assert auc[BOOSTED_AGGREGATES] > auc[BOOSTED_ENTITY] + 0.05
+    assert found[BOOSTED_AGGREGATES].num_columns > found[BOOSTED_ENTITY].num_columns
+    turned = replace(shop.split, test=replace(shop.split.test, target=1.0 - shop.split.test.target))
+    for name, its in boost(replace(shop, split=turned)).items():
+        assert its.scores["test"]["roc_auc"] == pytest.approx(1.0 - auc[name], abs=1e-12)
+        assert replace(its, scores={}) == replace(found[name], scores={})
+        assert its.scores["val"] == found[name].scores["val"]
+
+
+@NEEDS_LIGHTGBM
+def test_regression_and_a_tiny_table(tmp_path: Path) -> None:
+    """Eight members and a number as target: both baselines have finite scores in RelBench's metric."""
+    from tasks.boosting import boost
+
+    folder = Folder()
+    folder.task["task_type"] = "regression"
+    for its in boost(load_task(folder.write(tmp_path / "club"), TASK)).values():
+        assert np.isfinite([its.scores[split]["nmae"] for split in ("val", "test")]).all()
+
+
+@pytest.mark.parametrize("task_type", ["multilabel_classification", "recommendation"])
+def test_another_kind_of_task_is_skipped_with_the_reason(task_type: str, trial: PlannedTrial, tmp_path: Path) -> None:
+    """No process is started for a task that LightGBM does not know."""
+    found = boosted_baselines(replace(trial, task_type=task_type), tmp_path / "log.txt")
+    assert all(its["skipped"].startswith(f"for {task_type} there is no LightGBM baseline") for its in found.values())
+    assert not has_failed(found)
+
+
+def test_absent_lightgbm_is_a_row_with_the_way_to_get_it(
+    trial: PlannedTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both baselines are named, skipped, with the command; a record takes them so."""
+    without_lightgbm(monkeypatch)
+    reason = "lightgbm is not installed; pip install relduel[lightgbm]"
+    found = recorded_baselines(boosted_baselines(trial, tmp_path / "log.txt"))
+    assert found == {name: {"skipped": reason} for name in BOOSTED}
+
+
+@NEEDS_LIGHTGBM
+def test_a_task_is_fitted_once(trial: PlannedTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second trial of the same data reads what the first one fitted; a process that fails leaves nothing behind."""
+    answers = [{"status": "error", "reason": "broken"}, {"status": "ok", "boosted": {BOOSTED_ENTITY: {"scores": {}}}}]
+    monkeypatch.setattr(boosted, "run_job", lambda *args, **options: answers.pop(0))
+    failed = boosted_baselines(trial, tmp_path / "log.txt")
+    assert has_failed(failed)
+    assert failed[BOOSTED_ENTITY]["skipped"] == "fitting failed: broken"
+    fitted = boosted_baselines(trial, tmp_path / "log.txt")
+    assert fitted == boosted_baselines(trial, tmp_path / "log.txt") == {BOOSTED_ENTITY: {"scores": {}}}
+    assert not answers
+
+
+def test_a_trial_has_them_in_its_record_and_the_verb_shows_them(
+    tmp_path: Path, own_cache: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trial through the command line records both, with scores or the reason; `boost` prints the same figures."""
+    assert cli.main(["run", "backend=reference", *SMALL, "--store", str(tmp_path)]) == 0
+    (record,) = Store(tmp_path).records()[0]
+    capsys.readouterr()
+    assert cli.main(["boost", *SMALL, "--json"]) == 0
+    rows = {row["baseline"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {"zero", "gradient boosting, entity table", *BOOSTED} <= rows.keys()
+    for name in BOOSTED:
+        if "skipped" in rows[name]:
+            assert record.baselines[name] == {"skipped": rows[name]["skipped"]}
+        else:
+            assert record.baselines[name] == rows[name]["scores"]["test"]
+
+
+@NEEDS_LIGHTGBM
+@pytest.mark.slow
+def test_rel_f1_is_near_the_published_figures(rel_f1: Path) -> None:
+    """On the drivers table alone the MAE is published as 4.229 and 4.170; aggregates bring driver-top3 above .80."""
+    from tasks.boosting import boost
+
+    assert 4.0 < boost(load_task(rel_f1, "driver-position"))[BOOSTED_ENTITY].scores["test"]["mae"] < 4.4
+    assert boost(load_task(rel_f1, "driver-top3"))[BOOSTED_AGGREGATES].scores["test"]["roc_auc"] > 0.8

@@ -84,7 +84,7 @@ def aggregate_columns(task: TaskSpec, seeds: SeedTable) -> Aggregates:
                 found[f"count {name}={code}"] = _running(join, codes == code).cumsum().to_numpy(np.float64)[last]
         columns[f"{join.name}: count"] = count.astype(np.float64)
         columns |= {f"{join.name}: {word}": np.where(seen, its, np.nan) for word, its in found.items()}
-    return Aggregates(columns=columns, categorical=frozenset(categorical & columns.keys()))
+    return Aggregates(columns=columns, categorical=frozenset(categorical))
 
 
 def joins_of(graph: GraphSpec, entity: str) -> Iterator[Join]:

@@ -24,7 +24,7 @@ from tasks.graph import ALWAYS, GraphSpec, Int64Array, NodeTable, Relation
 from tasks.task import SeedTable, TaskSpec
 
 #: A join of more pairs than this (of an entity and a joined row) is left out.
-MAX_PAIRS: Final = 20_000_000
+MAX_PAIRS: Final = 1_000_000
 #: So many categories of a column are counted, the most frequent ones.
 MAX_COUNTED: Final = 8
 

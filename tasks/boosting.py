@@ -86,16 +86,22 @@ def _entity(task: TaskSpec) -> Columns:
 
 
 def _joined(task: TaskSpec) -> Columns:
-    found = {split: aggregate_columns(task, task.split[split]) for split in SPLITS}
-    names = list(found["train"].columns)
+    """Return the aggregates of all splits, made in one go: what a seed sees depends on no other seed."""
+    asked = [task.split[split] for split in SPLITS]
+    seeds = SeedTable(
+        entity=asked[0].entity,
+        node=np.concatenate([its.node for its in asked]),
+        time=np.concatenate([its.time for its in asked]),
+        target=np.concatenate([its.target for its in asked]),
+    )
+    found = aggregate_columns(task, seeds)
+    whole = np.zeros((len(seeds), len(found.columns)), np.float32)
+    for index, column in enumerate(found.columns.values()):
+        whole[:, index] = column
+    parts = np.split(whole, np.cumsum([len(its) for its in asked])[:-1])
     return Columns(
-        matrix={
-            split: np.stack([its.columns[name] for name in names], axis=1).astype(np.float32)
-            if names
-            else np.zeros((len(task.split[split]), 0), np.float32)
-            for split, its in found.items()
-        },
-        categorical=[index for index, name in enumerate(names) if name in found["train"].categorical],
+        matrix=dict(zip(SPLITS, parts, strict=True)),
+        categorical=[index for index, name in enumerate(found.columns) if name in found.categorical],
     )
 
 

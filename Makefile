@@ -17,13 +17,29 @@ PIP_INSTALL := $(VENV_PYTHON) -m pip install --quiet --no-input --disable-pip-ve
 # One thread a test: several would time and wait for each other, not for the code.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VENV_PYTHON) -m pytest
 
-.PHONY: help demo test test-slow bench lint types layers check clean
+# gpu: of relduel sweep gpu. wheelhouse: the other machine's Python and pip freeze. install-offline: with PYTHON's torch.
+GPU_ARGS ?=
+PY ?= 3.12
+HAVE ?= freeze.txt
+OUT ?= wheelhouse
+WHEELHOUSE ?= wheelhouse
+
+.PHONY: help demo gpu test test-slow bench lint types layers check clean wheelhouse install-offline
 
 help: ## say what each target does
-	@sed -n -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 24
 
 demo: $(READY) ## sweep PyG and DGL on the embedded shop database; ends with the path of report.html
 	@.venv/bin/relduel sweep demo --store runs/demo
+
+gpu: $(READY) ## measure on the GPU for 9 minutes; again: go on (docs/gpu.md)
+	@.venv/bin/relduel sweep gpu --budget 9m $(GPU_ARGS)
+
+wheelhouse: $(READY) ## collect what another machine lacks: PY=3.12 HAVE=freeze.txt [OUT=wheelhouse]
+	@$(VENV_PYTHON) -m tools.wheelhouse --python "$(PY)" --have "$(HAVE)" --out "$(OUT)"
+
+install-offline: ## make .venv from a wheelhouse beside the torch of PYTHON [WHEELHOUSE=wheelhouse]
+	@$(or $(PYTHON),python3) tools/install_offline.py --wheelhouse "$(WHEELHOUSE)"
 
 test: $(READY) ## run the tests, without the slow ones
 	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)

@@ -1,0 +1,1 @@
+"""Scripts around a checkout that are no part of the package: wheels for machines without a network."""

@@ -1,0 +1,264 @@
+"""Collect the wheels that relduel lacks beside the torch and PyG of another machine, which has no network.
+
+    python -m tools.wheelhouse --python 3.12 --have freeze.txt --out wheelhouse
+
+``freeze.txt`` is that machine's ``pip freeze``. What is missing is read off the metadata of the distributions installed
+here, with the markers of the other Python; versions are those of constraints.txt. What the other machine has is left
+alone where its version satisfies every requirement on it; where it does not, that is said and our version is collected.
+torch is never collected, whatever is asked. Linux on x86-64. It does not check what the other machine's own
+distributions ask of ours: ``pip check`` there does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Final
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import Version
+
+ROOT: Final = Path(__file__).parent.parent
+#: What hatchling asks for at an editable install, besides itself.
+_EDITABLE: Final = "editables"
+_EXTRAS: Final = ("pyg", "dgl", "test")
+#: From what glibc on: 2.28 is eight years old, and wheels for older ones run there too.
+_PLATFORMS: Final = (*(f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)), "manylinux1_x86_64")
+
+#: The requirements of a distribution, by its name; PackageNotFoundError for one that is not known.
+RequirementsOf = Callable[[str], Sequence[str]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What to collect, name to version; what is left alone; and what the reader must know."""
+
+    collect: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def parse_freeze(text: str) -> dict[str, str | None]:
+    """Return name to version of the lines of ``pip freeze``; None where a line names a file or folder without one.
+
+    ValueError for a line that is none of these.
+    """
+    found: dict[str, str | None] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = line.strip()
+        if not line or line.startswith(("#", "-e ")):
+            continue
+        pinned = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;]+)", line)
+        placed = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*) @ (\S+)", line)
+        if pinned:
+            found[canonicalize_name(pinned[1])] = pinned[2]
+        elif placed:
+            wheel = re.search(r"-(\d[^-]*)-[^/]*\.whl", placed[2])
+            found[canonicalize_name(placed[1])] = wheel[1] if wheel else None
+        else:
+            raise ValueError(f"line {number}, {line!r}: allowed are NAME==VERSION and NAME @ URL, as pip freeze prints")
+    return found
+
+
+def plan_wheels(
+    roots: Iterable[str],
+    pins: Mapping[str, str],
+    have: Mapping[str, str | None],
+    requirements_of: RequirementsOf,
+    python: str,
+) -> Plan:
+    """Walk the requirements from ``roots`` and return what to collect for ``python``, such as "3.12".
+
+    ValueError where the other machine has no torch or too old a one, and for a distribution without a pin.
+    """
+    if "torch" not in have:
+        raise ValueError("the other machine's list has no torch: it has to be there, this never brings one")
+    replaced: set[str] = set()
+    while True:  # what replaces a distribution there brings requirements of its own
+        plan = Plan()
+        for name, requirements in sorted(_walk(roots, have.keys() - replaced, requirements_of, _marks(python)).items()):
+            _decide(plan, name, requirements, pins, have)
+        if replaced == have.keys() & plan.collect.keys():
+            return plan
+        replaced = have.keys() & plan.collect.keys()
+
+
+def _walk(
+    roots: Iterable[str], kept: AbstractSet[str], requirements_of: RequirementsOf, marks: Mapping[str, str]
+) -> dict[str, list[tuple[Requirement, str]]]:
+    """Return by name what is asked of each distribution, and by whom.
+
+    One that is kept has met its requirements in its own version, which need not be that of the metadata here: of what
+    it asks, only the names count.
+    """
+    asked: dict[str, list[tuple[Requirement, str]]] = {}
+    seen: set[tuple[str, frozenset[str]]] = set()
+    queue = [(Requirement(text), "relduel", frozenset({""})) for text in roots]
+    while queue:
+        wanted, by, extras = queue.pop(0)
+        if wanted.marker is not None and not any(wanted.marker.evaluate({**marks, "extra": its}) for its in extras):
+            continue
+        name, key = canonicalize_name(wanted.name), (canonicalize_name(wanted.name), frozenset(wanted.extras))
+        asked.setdefault(name, []).append((Requirement(name) if by in kept else wanted, by))
+        if name == "torch" or key in seen:
+            continue
+        seen.add(key)
+        try:
+            inner = requirements_of(name)
+        except PackageNotFoundError:
+            raise ValueError(f"{name}, which {by} asks for, is not installed here: what it needs is unknown") from None
+        queue += [(Requirement(text), str(name), frozenset({"", *wanted.extras})) for text in inner]
+    return asked
+
+
+def _decide(
+    plan: Plan,
+    name: str,
+    requirements: Sequence[tuple[Requirement, str]],
+    pins: Mapping[str, str],
+    have: Mapping[str, str | None],
+) -> None:
+    """Keep what the other machine has if it will do, else collect it."""
+    there = have.get(name)
+    unmet = [
+        f"{wanted.specifier} ({by})"
+        for wanted, by in requirements
+        if there is not None and not wanted.specifier.contains(there, prereleases=True)
+    ]
+    if name in have and not unmet:
+        plan.kept[name] = there or "of unknown version"
+        if there is None:
+            plan.notes.append(f"{name} is there, in a version that the list does not tell; taken as good")
+        return
+    if name == "torch":
+        raise ValueError(f"torch {there} there does not satisfy {', '.join(unmet)}: install a newer one there first")
+    if name not in pins:
+        raise ValueError(f"{name}, which {requirements[0][1]} asks for, has no line in constraints.txt")
+    if name in have:
+        plan.notes.append(f"{name} {there} there does not satisfy {', '.join(unmet)}: {pins[name]} goes before it")
+    plan.collect[name] = pins[name]
+
+
+def collect(plan: Plan, python: str, out: Path) -> None:
+    """Download the wheels into ``out``, build those that exist as source only, and write ``out/requirements.txt``.
+
+    The build back end of the checkout comes too, as pip would fetch it for an editable install; it stays out of
+    requirements.txt. ValueError for a source that builds to anything but pure Python: it would not run on the other machine.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    platforms = [word for platform in _PLATFORMS for word in ("--platform", platform)]
+    target = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", *platforms]
+    there = {(canonicalize_name(name), str(version)) for name, version in map(_name_and_version, out.glob("*.whl"))}
+    for name, version in plan.collect.items():
+        pinned = f"{name}=={version}"
+        if (name, str(Version(version))) in there:
+            continue
+        if _pip("download", "--no-deps", *target, "--dest", str(out), pinned).returncode == 0:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            built = _pip("wheel", "--no-deps", "--wheel-dir", folder, pinned)
+            wheels = list(Path(folder).glob("*.whl"))
+            if built.returncode or len(wheels) != 1:
+                raise ValueError(f"{pinned}: no wheel for Python {python}, and none can be built: {built.stderr[-400:]}")
+            if not wheels[0].name.endswith("-none-any.whl"):
+                raise ValueError(f"{pinned}: builds to {wheels[0].name}, which is not pure Python")
+            (out / wheels[0].name).write_bytes(wheels[0].read_bytes())
+            print(f"built {wheels[0].name} from source", file=sys.stderr)
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    fetched = _pip("download", *target, "--dest", str(out), *build, _EDITABLE)
+    if fetched.returncode:
+        raise ValueError(f"{', '.join(build)}: {fetched.stderr[-400:]}")
+    lines = [f"# For Python {python} on Linux x86-64, beside the torch that is there."]
+    lines += [f"{name}=={version}" for name, version in plan.collect.items()]
+    (out / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_pins(text: str) -> dict[str, str]:
+    """Return name to version of the lines of constraints.txt."""
+    pairs = (line.split("==") for line in text.splitlines() if "==" in line and not line.startswith("#"))
+    return {canonicalize_name(name): version.strip() for name, version in pairs}
+
+
+def project_requirements(pyproject: str, extras: Sequence[str] = _EXTRAS) -> list[str]:
+    """Return what relduel needs to run, with some extras."""
+    project = tomllib.loads(pyproject)["project"]
+    return [
+        *project["dependencies"],
+        *(text for extra in extras for text in project["optional-dependencies"][extra]),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Plan, say what is kept and what is collected, and collect it unless it is a dry run."""
+    parser = argparse.ArgumentParser(prog="python -m tools.wheelhouse", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--python", required=True, metavar="3.12", help="the other machine's Python")
+    parser.add_argument("--have", required=True, type=Path, metavar="FILE", help="its pip freeze")
+    parser.add_argument("--out", default=Path("wheelhouse"), type=Path, metavar="DIR", help="where the wheels go")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be collected, and collect nothing")
+    options = parser.parse_args(arguments)
+    try:
+        plan = plan_wheels(
+            project_requirements((ROOT / "pyproject.toml").read_text(encoding="utf-8")),
+            read_pins((ROOT / "constraints.txt").read_text(encoding="utf-8")),
+            parse_freeze(options.have.read_text(encoding="utf-8")),
+            installed_requirements,
+            options.python,
+        )
+        print(f"there: {', '.join(f'{name} {version}' for name, version in plan.kept.items())}", file=sys.stderr)
+        for note in plan.notes:
+            print(f"note: {note}", file=sys.stderr)
+        for name, version in plan.collect.items():
+            print(f"{name}=={version}")
+        if not options.dry_run:
+            collect(plan, options.python, options.out)
+            size = sum(wheel.stat().st_size for wheel in options.out.glob("*.whl"))
+            print(f"{len(list(options.out.glob('*.whl')))} wheels, {size / 1e6:.1f} MB: {options.out}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"wheelhouse: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def installed_requirements(name: str) -> Sequence[str]:
+    """Return the requirements of a distribution that is installed here."""
+    return distribution(name).requires or []
+
+
+def _marks(python: str) -> dict[str, str]:
+    if not re.fullmatch(r"3\.\d+", python):
+        raise ValueError(f"--python {python}: allowed is a version such as 3.12")
+    return {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "implementation_version": f"{python}.0",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "os_name": "posix",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+    }
+
+
+def _name_and_version(wheel: Path) -> tuple[str, Version]:
+    name, version, *_ = parse_wheel_filename(wheel.name)
+    return name, version
+
+
+def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--no-input", "--disable-pip-version-check"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

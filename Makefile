@@ -22,6 +22,7 @@ GPU_ARGS ?=
 PY ?= 3.12
 HAVE ?= freeze.txt
 OUT ?= wheelhouse
+EXTRAS ?= pyg,test
 WHEELHOUSE ?= wheelhouse
 
 .PHONY: help demo gpu test test-slow bench lint types layers check clean wheelhouse install-offline
@@ -35,8 +36,8 @@ demo: $(READY) ## sweep PyG and DGL on the embedded shop database; ends with the
 gpu: $(READY) ## measure on the GPU for 9 minutes; again: go on (docs/gpu.md)
 	@.venv/bin/relduel sweep gpu --budget 9m $(GPU_ARGS)
 
-wheelhouse: $(READY) ## collect what another machine lacks: PY=3.12 HAVE=freeze.txt [OUT=wheelhouse]
-	@$(VENV_PYTHON) -m tools.wheelhouse --python "$(PY)" --have "$(HAVE)" --out "$(OUT)"
+wheelhouse: $(READY) ## collect what another machine lacks: PY=3.12 HAVE=freeze.txt [OUT= EXTRAS=]
+	@$(VENV_PYTHON) -m tools.wheelhouse --python "$(PY)" --have "$(HAVE)" --out "$(OUT)" --extras "$(EXTRAS)"
 
 install-offline: ## make .venv from a wheelhouse beside the torch of PYTHON [WHEELHOUSE=wheelhouse]
 	@$(or $(PYTHON),python3) tools/install_offline.py --wheelhouse "$(WHEELHOUSE)"

@@ -17,7 +17,7 @@ from backends.base import Backend, Topology
 from backends.padding import PaddedCounts, Stretches, pad_subgraph
 from backends.spec import Layout
 from backends.subgraph import Subgraph
-from backends.tensors import to_tensor
+from backends.tensors import to_device, to_tensor
 from tasks.graph import GraphSchema
 
 _DAY_S: Final = 86_400.0
@@ -109,7 +109,7 @@ def build_batch(
         num_seeds=its.num_seeds,
         num_nodes=subgraph.num_nodes,
         num_edges=subgraph.num_edges,
-        target=target.to(device=device, dtype=dtype),
+        target=to_device(target, device).to(dtype),
         padded=None if padded is None else padded.counts(blocks=layout.blocks),
     )
 

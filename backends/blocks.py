@@ -1,7 +1,7 @@
 """The parts of a relational model that no graph library touches: row encoder, time encoder.
 
 Shape legend: U distinct rows, N sampled nodes, C channels. Encoders are pytorch-frame's; this is the only file that
-imports it.
+imports it. Nothing here makes the host wait for the device.
 """
 
 from __future__ import annotations
@@ -17,6 +17,14 @@ from torch_frame.nn import EmbeddingEncoder, LinearEmbeddingEncoder, LinearEncod
 
 from backends.batch import TIME_WIDTH, TableInput
 from tasks.graph import TableSchema
+
+
+class CategoryEncoder(EmbeddingEncoder):
+    """The same function as its base, which writes nulls through a mask: on a GPU the host would wait for its size."""
+
+    def encode_forward(self, feat: Tensor, col_names: list[str] | None = None) -> Tensor:
+        """Return [U, columns, C] from category numbers [U, columns], -1 where null."""
+        return self.emb(torch.where(feat < 0, 0, feat + self.offset + 1))
 
 
 class RowEncoder(nn.Module):
@@ -35,7 +43,8 @@ class RowEncoder(nn.Module):
             if column_stats:
                 self.names[kind] = [f"{prefix}{index}" for index in range(len(column_stats))]
                 stats.update(zip(self.names[kind], column_stats, strict=True))
-        self.text_width = schema.text_width
+        #: Where each text column begins; pytorch-frame reads it number by number, so it stays on the host.
+        self.text_offset = torch.arange(schema.num_text + 1) * schema.text_width
         if self.names:
             self.resnet = ResNet(
                 channels=channels,
@@ -45,7 +54,7 @@ class RowEncoder(nn.Module):
                 col_names_dict=self.names,
                 stype_encoder_dict={
                     stype.numerical: LinearEncoder(),
-                    stype.categorical: EmbeddingEncoder(),
+                    stype.categorical: CategoryEncoder(),
                     stype.embedding: LinearEmbeddingEncoder(),
                 },
                 dropout_prob=dropout,
@@ -63,9 +72,9 @@ class RowEncoder(nn.Module):
             stype.categorical: table.categorical - 1,  # pytorch-frame writes null as -1
         }
         if stype.embedding in self.names:
-            offset = torch.arange(len(self.names[stype.embedding]) + 1, device=table.text.device) * self.text_width
+            num_columns = len(self.names[stype.embedding])
             blocks[stype.embedding] = MultiEmbeddingTensor(
-                num_rows=num_rows, num_cols=len(self.names[stype.embedding]), values=table.text, offset=offset
+                num_rows=num_rows, num_cols=num_columns, values=table.text, offset=self.text_offset
             )
         frame = TensorFrame(feat_dict={kind: blocks[kind] for kind in self.names}, col_names_dict=self.names)
         return self.resnet(frame)

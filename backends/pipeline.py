@@ -30,6 +30,7 @@ from backends.batch import Batch, table_input
 from backends.native import PIPELINES, check_native, pipeline_name
 from backends.registry import UnavailableError
 from backends.spec import Layout, SamplerSpec
+from backends.tensors import to_device
 from tasks.graph import GraphSchema, GraphSpec, Int64Array
 from tasks.task import SPLITS, SeedTable, Split
 
@@ -146,7 +147,7 @@ def build_native_batch(
     ``target`` f64[B] belongs to the seeds in their order.
     """
     tables = [
-        table_input(backend.features(graph, name), *(part.to(device) for part in parts), dtype=dtype)
+        table_input(backend.features(graph, name), *(to_device(part, device) for part in parts), dtype=dtype)
         for name, *parts in zip(schema.node_types, sample.row_id, sample.row_index, sample.time, strict=True)
     ]
     return Batch(
@@ -156,7 +157,7 @@ def build_native_batch(
         num_seeds=sample.num_seeds,
         num_nodes=sum(map(len, sample.row_index)),
         num_edges=sample.num_edges,
-        target=target.to(device=device, dtype=dtype),
+        target=to_device(target, device).to(dtype),
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
+
+#: The largest tensor that goes to a GPU through pinned memory: torch keeps what it pinned, and a whole graph goes once.
+_MAX_PINNED_BYTES: Final = 64 * 2**20
 
 
 def to_tensor(array: npt.NDArray[Any], device: torch.device | str = "cpu") -> Tensor:
@@ -20,6 +23,18 @@ def to_tensor(array: npt.NDArray[Any], device: torch.device | str = "cpu") -> Te
         tensor = from_dlpack(array)
     except BufferError:
         tensor = torch.from_numpy(array.copy())
+    return to_device(tensor, device)
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor of the host on ``device``.
+
+    To a GPU it goes through pinned memory, so that the host does not wait for the copy; what comes after it on the
+    current stream does.
+    """
+    device = torch.device(device)
+    if device.type == "cuda" and tensor.device.type == "cpu" and tensor.nbytes <= _MAX_PINNED_BYTES:
+        tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from backends.base import load_backend
-from backends.registry import BACKENDS, DISTRIBUTIONS, unavailable
+from backends.registry import BACKENDS, DISTRIBUTIONS, UnavailableError, unavailable
 from harness.nvml import driver_version
 from results.environment import collect_environment
 
@@ -25,6 +25,7 @@ def examine(threads: int) -> dict[str, Any]:
     return {
         "backends": backends,
         "devices": [{"name": "cpu", "threads": threads}, *_cuda_devices()],
+        "cuda": {name: _cuda_reason(name) for name in usable},
         "dgl": {"graphbolt": dgl.get("graphbolt", "absent"), "tensor_adapter": dgl.get("tensor_adapter", False)},
         "nvml": _nvml(),
         "shadowed": shadowed_packages(),
@@ -55,6 +56,20 @@ def _backend(name: str) -> dict[str, Any]:
     except PackageNotFoundError:
         found = None
     return {"available": reason is None, "version": found, "reason": reason}
+
+
+def _cuda_reason(name: str) -> str | None:
+    """Say why a backend that runs here cannot use the GPU, or None."""
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device here"
+    if name == "dgl":
+        from backends.dgl.library import check_device
+
+        try:
+            check_device(torch.device("cuda"))
+        except UnavailableError as error:
+            return str(error)
+    return None
 
 
 def _cuda_devices() -> list[dict[str, Any]]:

@@ -203,6 +203,7 @@ def run_one(
                     "folder": str(trial.folder),
                     "device": trial.config.measure.device,
                     "predictions": str(store.predictions_path(trial.trial_id)),
+                    "timed": not trial.quality_only,
                 },
                 threads=threads,
                 timeout_s=trial.config.measure.timeout_s,

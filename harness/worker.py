@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from harness.config import TrialConfig
 _PROGRESS_EVERY_S = 0.1
 #: How allocators that raise no error of their own say that memory is exhausted: torch's on the CPU, CUDA through DGL.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA: out of memory", "CUDA out of memory")
+_BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -42,6 +44,8 @@ def main(job_path: str) -> int:
     except Exception as error:  # noqa: BLE001 - every failure of a job is an answer; the log has the traceback
         traceback.print_exc()
         answer = {"status": _status_of(error), "reason": _one_line(error)}
+        if answer["status"] == "oom":
+            answer["memory"] = {"asked_bytes": asked_bytes(str(error))}
     path = Path(job["answer"])
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(answer, allow_nan=False), encoding="utf-8")
@@ -56,6 +60,8 @@ def _run_trial(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict
     config = TrialConfig.from_dict(job["config"])
     device = _device_name(job["device"])
     before = _environment(job["threads"], device)
+    if job.get("timed", True):
+        _refuse_company(config.measure.device)
     fields = run_trial(config, Path(job["folder"]), on_step)
     write_predictions(Path(job["predictions"]), fields.pop("predictions"))
     return {"status": "ok", "environment": _environment(job["threads"], device, config) | before, **fields}
@@ -111,12 +117,19 @@ def _run_doctor(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dic
     return {"status": "ok", **examine(job["threads"])}
 
 
+def _check_sampler(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    from harness.sampler_check import check_sampler
+
+    return {"status": "ok", **check_sampler(TrialConfig.from_dict(job["config"]), Path(job["folder"]), on_step)}
+
+
 def _run_duel(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
     from harness.duel_process import run_duel_process
 
     sides = [TrialConfig.from_dict(job[name]["config"]) for name in ("a", "b")]
     device = _device_name(sides[0].measure.device)
     before = _environment(job["threads"], device)
+    _refuse_company(sides[0].measure.device)
     answer = run_duel_process(job, on_step)
     return {**answer, "environment": _environment(job["threads"], device, *sides) | before}
 
@@ -136,6 +149,7 @@ _KINDS = {
     "parity": _run_gate,
     "boost": _run_boost,
     "doctor": _run_doctor,
+    "sampler": _check_sampler,
     "duel": _run_duel,
     "arm": _serve_arm,
 }
@@ -176,6 +190,22 @@ def _environment(threads: int, device: str, *configs: TrialConfig) -> dict[str, 
         environment["load"] |= {"gpu": nvml.state() | num.fields("num_foreign")}
         environment["noisy"] = True if foreign.value else environment["noisy"]
     return {name: environment[name] for name in ("load", "noisy")}
+
+
+def _refuse_company(device: str) -> None:
+    """Raise UnavailableError with their process ids where others are on the device: nothing is timed beside them."""
+    import torch
+
+    from backends.registry import UnavailableError
+    from harness.nvml import foreign_processes
+
+    if device == "cpu" or not torch.cuda.is_available():
+        return
+    pids = foreign_processes(torch.device(device)).value
+    if pids:
+        raise UnavailableError(
+            f"other processes are on the device, and a timing run wants it alone: pids {', '.join(map(str, pids))}"
+        )
 
 
 def _device_name(device: str) -> str:
@@ -223,6 +253,15 @@ def _status_of(error: Exception) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY):
         return "oom"
     return "skipped" if isinstance(error, UnavailableError) else "error"
+
+
+def asked_bytes(message: str) -> int | None:
+    """Return the bytes that an allocator was asked for when it gave up, as it says; None where it does not."""
+    exact = re.search(r"tried to allocate (\d+) bytes", message)
+    rounded = re.search(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)", message)
+    if exact:
+        return int(exact[1])
+    return round(float(rounded[1]) * _BYTES[rounded[2]]) if rounded else None
 
 
 def _one_line(error: Exception) -> str:

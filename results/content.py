@@ -25,6 +25,7 @@ from results.proofs import arms_table, parity_table
 from results.race_blocks import race_blocks, tally
 from results.races import Races
 from results.record import TrialRecord
+from results.stages import stages_table
 from results.store import Problem
 from results.tables import baselines_table, other_scores_table, scores_tables
 from results.text import backend_name, plain
@@ -44,6 +45,7 @@ def build_document(
     runs: Mapping[str, Mapping[str, Any]],
     command: str,
     races: Races | None = None,
+    stages: Sequence[Mapping[str, Any]] = (),
 ) -> Document:
     """Compose the report; ``command`` is what remakes it, ``runs`` the store's parity runs by key.
 
@@ -57,12 +59,13 @@ def build_document(
     made = Code(title="Made by", lines=(plain(command, 2000, keep_spaces=True),))
     section = Section(anchor="races", title="Races", blocks=race_blocks(races, machines))
     proofs = Section(anchor="parity", title="Parity", blocks=_parity(runs))
+    staged = (Section(anchor="stages", title="Stages", blocks=(stages_table(stages),)),) if stages else ()
     if not records:
         told = (Prose(text=f"The store holds races and no trial. {tally(races) or ''}".rstrip()), made)
         left = Section(anchor="exclusions", title="Left out, and why", blocks=unreadable([*problems, *races.problems]))
         return Document(
             title="Races",
-            sections=(Section(anchor="summary", title="What this shows", blocks=told), section, proofs, left),
+            sections=(Section(anchor="summary", title="What this shows", blocks=told), section, proofs, *staged, left),
         )
     datasets = ", ".join(dict.fromkeys(trials["dataset"]))
     names = " and ".join(backend_name(name) for name in libraries_in(trials))
@@ -74,6 +77,7 @@ def build_document(
         Section(anchor="convergence", title="Convergence", blocks=convergence_blocks(curves_frame(records, trials))),
         Section(anchor="steps", title="Step time and memory", blocks=measure_blocks(trials)),
         proofs,
+        *staged,
         Section(anchor="environment", title="Environment", blocks=_environment(records)),
         Section(anchor="trials", title="Trials", blocks=_trials(trials, records, parity)),
         Section(anchor="exclusions", title="Left out, and why", blocks=left_out),

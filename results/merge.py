@@ -20,9 +20,9 @@ from results.frame import machine_id
 from results.store import Problem, Store, say_reason, write_new, write_over
 
 #: What a store holds that is no record: derived, or about how it was filled.
-_DERIVED: Final = frozenset({"report", "figures", "plans", "launch"})
+_DERIVED: Final = frozenset({"report", "figures", "plans", "launch", "durations.json"})
 _DISAGREE: Final = "one run of this gate is green and one is red; the red one stands, the other is in {}"
-_MERGED: Final = ("parity", "calibration", "trials", "duels", "retired", "conflicts")
+_MERGED: Final = ("parity", "calibration", "trials", "duels", "stages", "retired", "conflicts")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def merge_stores(sources: Sequence[Store], into: Store) -> Merged:
         _merge_trials(source, into, done)
         for duel_id in duel_ids(source):
             _merge_duel(duel_id, source, into, done)
-        for name in ("retired", "conflicts"):
+        for name in ("stages", "retired", "conflicts"):
             _merge_tree(name, source, into, done)
         others = sorted(path.name for path in source.folder.iterdir() if not path.name.startswith("."))
         done.left += [f"{source.folder}/{name}" for name in others if name not in {*_MERGED, *_DERIVED}]

@@ -18,6 +18,7 @@ from results.blocks import Block, Code, Column, Document, Picture, Points, Prose
 from results.content import build_document
 from results.drawing import render
 from results.races import read_races
+from results.stages import read_stages
 from results.store import Store, write_over
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -63,7 +64,7 @@ def _document(store: Store, command: str) -> Document:
             f"no readable trial in store {str(store.folder)!r}{unreadable}: fill it with "
             f"`relduel sweep NAME --store {store.folder}` (`relduel ls sweeps` lists the names)"
         )
-    return build_document(records, problems, runs, command, races)
+    return build_document(records, problems, runs, command, races, read_stages(store))
 
 
 def _pictures(document: Document) -> list[Picture]:

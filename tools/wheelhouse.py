@@ -31,7 +31,10 @@ from packaging.version import Version
 ROOT: Final = Path(__file__).parent.parent
 #: What hatchling asks for at an editable install, besides itself.
 _EDITABLE: Final = "editables"
-_EXTRAS: Final = ("pyg", "dgl", "test")
+#: DGL from the package index has no CUDA: on a machine with a GPU it would run nothing there.
+_EXTRAS: Final = "pyg,test"
+#: What distributions ask for that serves downloads alone; they do without it.
+_NETWORK_ONLY: Final = frozenset({"hf-xet"})
 #: From what glibc on: 2.28 is eight years old, and wheels for older ones run there too.
 _PLATFORMS: Final = (*(f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)), "manylinux1_x86_64")
 
@@ -109,6 +112,8 @@ def _walk(
         if wanted.marker is not None and not any(wanted.marker.evaluate({**marks, "extra": its}) for its in extras):
             continue
         name, key = canonicalize_name(wanted.name), (canonicalize_name(wanted.name), frozenset(wanted.extras))
+        if name in _NETWORK_ONLY:
+            continue
         asked.setdefault(name, []).append((Requirement(name) if by in kept else wanted, by))
         if name == "torch" or key in seen:
             continue
@@ -153,7 +158,7 @@ def collect(plan: Plan, python: str, out: Path) -> None:
     """Download the wheels into ``out``, build those that exist as source only, and write ``out/requirements.txt``.
 
     The build back end of the checkout comes too, as pip would fetch it for an editable install; it stays out of
-    requirements.txt. ValueError for a source that builds to anything but pure Python: it would not run on the other machine.
+    requirements.txt. ValueError for a source that builds to anything but pure Python: it would not run there.
     """
     out.mkdir(parents=True, exist_ok=True)
     platforms = [word for platform in _PLATFORMS for word in ("--platform", platform)]
@@ -169,7 +174,8 @@ def collect(plan: Plan, python: str, out: Path) -> None:
             built = _pip("wheel", "--no-deps", "--wheel-dir", folder, pinned)
             wheels = list(Path(folder).glob("*.whl"))
             if built.returncode or len(wheels) != 1:
-                raise ValueError(f"{pinned}: no wheel for Python {python}, and none can be built: {built.stderr[-400:]}")
+                told = built.stderr[-400:]
+                raise ValueError(f"{pinned}: no wheel for Python {python}, and none can be built: {told}")
             if not wheels[0].name.endswith("-none-any.whl"):
                 raise ValueError(f"{pinned}: builds to {wheels[0].name}, which is not pure Python")
             (out / wheels[0].name).write_bytes(wheels[0].read_bytes())
@@ -189,13 +195,13 @@ def read_pins(text: str) -> dict[str, str]:
     return {canonicalize_name(name): version.strip() for name, version in pairs}
 
 
-def project_requirements(pyproject: str, extras: Sequence[str] = _EXTRAS) -> list[str]:
+def project_requirements(pyproject: str, extras: Sequence[str]) -> list[str]:
     """Return what relduel needs to run, with some extras."""
     project = tomllib.loads(pyproject)["project"]
-    return [
-        *project["dependencies"],
-        *(text for extra in extras for text in project["optional-dependencies"][extra]),
-    ]
+    optional = project["optional-dependencies"]
+    if unknown := [extra for extra in extras if extra not in optional]:
+        raise ValueError(f"--extras {','.join(unknown)}: allowed are {', '.join(optional)}")
+    return [*project["dependencies"], *(text for extra in extras for text in optional[extra])]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -204,11 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--python", required=True, metavar="3.12", help="the other machine's Python")
     parser.add_argument("--have", required=True, type=Path, metavar="FILE", help="its pip freeze")
     parser.add_argument("--out", default=Path("wheelhouse"), type=Path, metavar="DIR", help="where the wheels go")
+    parser.add_argument("--extras", default=_EXTRAS, metavar="NAMES", help=f"extras of relduel ({_EXTRAS})")
     parser.add_argument("--dry-run", action="store_true", help="say what would be collected, and collect nothing")
     options = parser.parse_args(arguments)
     try:
         plan = plan_wheels(
-            project_requirements((ROOT / "pyproject.toml").read_text(encoding="utf-8")),
+            project_requirements((ROOT / "pyproject.toml").read_text(encoding="utf-8"), options.extras.split(",")),
             read_pins((ROOT / "constraints.txt").read_text(encoding="utf-8")),
             parse_freeze(options.have.read_text(encoding="utf-8")),
             installed_requirements,

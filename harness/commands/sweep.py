@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness.commands import staged
 from harness.commands.common import add_overrides, add_store, print_json, print_table
 
 EXAMPLES = """\
@@ -23,6 +24,11 @@ On several machines, which share the plan's file and nothing else:
   relduel sweep rel-f1 dataset.path=FOLDER 'seed=range(0,10)' --plan-out plan.json
   relduel sweep --plan plan.json --shard 1/4 dataset.path=FOLDER --store part-1      (and so on, one a machine)
   relduel merge part-1 part-2 part-3 part-4 --into whole
+
+A sweep in stages runs what fits into the budget; the same command goes on, until nothing is left:
+  relduel sweep gpu --budget 9m --data rel-f1=FOLDER
+  relduel sweep gpu --budget 9m --data rel-f1=FOLDER --shard 1/4 --store part-1
+  relduel sweep gpu --smoke      (small, on the CPU)
 
 On a cluster, with pip install 'relduel[cluster]':
   relduel sweep rel-f1 dataset.path=FOLDER --shards 8 --launcher submitit --launch-with slurm_partition=NAME
@@ -48,12 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plan-out", type=Path, metavar="FILE", help="write the plan for other machines, run nothing")
     parser.add_argument("--plan", type=Path, metavar="FILE", help="run a plan's file in place of a named sweep")
-    parser.add_argument("--shard", default="", metavar="I/N", help="run the I-th of N parts of --plan")
+    parser.add_argument(
+        "--shard", default="", metavar="I/N", help="run the I-th of N parts of --plan, or of a sweep in stages"
+    )
     parser.add_argument("--shards", type=int, metavar="N", help="with --launcher: into how many parts")
     parser.add_argument("--launcher", default="", metavar="NAME", help="submitit: carry the parts to other machines")
     parser.add_argument(
         "--launch-with", action="append", default=[], metavar="KEY=VALUE", help="a parameter of the launcher"
     )
+    staged.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,6 +70,9 @@ def run(options: argparse.Namespace) -> int:
     from harness.plan import mixed_units, public_override, split_done
     from results.store import Store
 
+    if staged.is_staged(options.name):
+        return staged.run(options)
+    staged.refuse_without_stages(options)
     _check_options(options)
     store = Store(options.store)
     trials, sweep = _planned_from_file(options) if options.plan else _planned_by_name(options)

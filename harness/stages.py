@@ -1,0 +1,64 @@
+"""A named sweep in stages: what each one does, as its file says.
+
+A stage has a name, a kind, overrides on top of the sweep's, and may have ``variants``: further overrides, the stage
+being done once for each. The kinds:
+
+- ``doctor``: what this machine can run; what it says of a backend skips that backend's cells;
+- ``trials``: parity gates and trials;
+- ``duel``: pyg against dgl, ``what`` as in relduel duel, ``processes`` fresh processes;
+- ``calibration``: the A/A duel of this machine;
+- ``sampler``: the sampler on the device against the one on the CPU, bit for bit.
+
+Guarantees: a file that reads is one whose stages have known kinds and names of their own. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import yaml
+
+from harness.calibrate import NUM_PROCESSES
+from harness.compose import SHELF
+from tasks.names import did_you_mean
+
+KINDS: Final = ("doctor", "trials", "duel", "calibration", "sampler")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage: all overrides of each of its variants, and the seconds that a unit takes until one was timed."""
+
+    name: str
+    kind: str
+    variants: tuple[tuple[str, ...], ...] = ((),)
+    what: str = "step"
+    processes: int = NUM_PROCESSES
+    expect_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"stage {self.name!r}: kind {self.kind!r}: {did_you_mean(self.kind, KINDS)}")
+
+
+def read_stages(name: str, overrides: Sequence[str] = (), *, smoke: bool = False) -> list[Stage]:
+    """Return the stages of a sweep, none for one without, with ``overrides`` after all others.
+
+    ``smoke`` puts the file's small settings in between. ValueError for a file that is no such sweep.
+    """
+    path = SHELF / "sweep" / f"{name}.yaml"
+    data = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    last = (*(data.get("smoke", ()) if smoke else ()), *overrides)
+    stages = [_stage(entry, data["overrides"], last) for entry in data.get("stages", ())]
+    names = [stage.name for stage in stages]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"sweep {name!r}: stages {', '.join(sorted(twice))} are there twice; allowed is once")
+    return stages
+
+
+def _stage(entry: dict[str, Any], common: Sequence[str], last: Sequence[str]) -> Stage:
+    given = dict(entry)
+    own, variants = given.pop("overrides", ()), given.pop("variants", ((),))
+    return Stage(**given, variants=tuple((*common, *own, *variant, *last) for variant in variants))

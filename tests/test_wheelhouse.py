@@ -62,7 +62,7 @@ def test_a_kept_distribution_has_the_requirements_of_its_own_version() -> None:
 
 
 def test_a_version_that_will_not_do_is_said_and_replaced() -> None:
-    """numpy 1.26 does not satisfy relduel: ours is collected, and a line says so and why."""
+    """Numpy 1.26 does not satisfy relduel: ours is collected, and a line says so and why."""
     plan = planned(numpy="1.26.4")
     assert plan.collect["numpy"] == "9.9"
     assert plan.notes == ["numpy 1.26.4 there does not satisfy >=2.1 (relduel): 9.9 goes before it"]
@@ -127,7 +127,7 @@ def test_a_source_that_is_not_pure_python_is_refused(tmp_path: Path, monkeypatch
     wheelhouse.collect(Plan(collect={"pure": "1.0"}), "3.12", tmp_path)
     assert (tmp_path / "pure-1.0-py3-none-any.whl").read_bytes() == b"wheel"
     assert (tmp_path / "requirements.txt").read_text().splitlines()[1:] == ["pure==1.0"]
-    with pytest.raises(ValueError, match="fast==1.0: builds to fast-1.0-cp311"):
+    with pytest.raises(ValueError, match=r"fast==1\.0: builds to fast-1\.0-cp311"):
         wheelhouse.collect(Plan(collect={"fast": "1.0"}), "3.12", tmp_path)
     assert not list(tmp_path.glob("fast*"))
 
@@ -154,7 +154,7 @@ def test_install_refuses_what_would_touch_torch(tmp_path: Path) -> None:
 
 
 def test_the_environment_sees_this_torch_and_leaves_it_alone(tmp_path: Path) -> None:
-    """What is installed into the environment goes before this interpreter's packages, which it sees and never writes."""
+    """What is installed there goes before this interpreter's packages, which it sees and never writes."""
     python = install_offline.make_venv(tmp_path / "a venv")
     (packages,) = (tmp_path / "a venv").glob("lib/python*/site-packages")
     (packages / "rich.py").write_text("place = 'ours'")

@@ -42,8 +42,15 @@ def check_device(device: torch.device) -> None:
     except dgl.DGLError as error:
         raise UnavailableError(
             f"this DGL {dgl.__version__} was built without {device.type} ({' '.join(str(error).split())[:120]}); "
-            "install a CUDA build from DGL's own wheel page"
+            f"a CUDA build, where DGL has one for this torch: {cuda_install_command()}"
         ) from error
+
+
+def cuda_install_command(torch_version: str = torch.__version__, cuda: str | None = torch.version.cuda) -> str:
+    """Return the command by which DGL's installation page puts in a build for a torch release and its CUDA."""
+    release = ".".join(torch_version.split(".")[:2])
+    place = f"torch-{release}/{'cu' + cuda.replace('.', '') if cuda else 'cuNNN'}"
+    return f"pip install dgl -f https://data.dgl.ai/wheels/{place}/repo.html"
 
 
 def has_graphbolt_library() -> bool:

@@ -123,9 +123,12 @@ def _after(stages: Sequence[Stage], name: str) -> list[Stage]:
 
 def say_left(result: StagedResult, budget: Budget) -> None:
     """Say on stderr what is left, and what would take longer than any call of this length."""
-    for line in (*result.notes, *result.too_long):
+    for line in dict.fromkeys((*result.notes, *result.too_long)):
         print(line, file=sys.stderr)
     for name, count in result.left.items():
         print(f"left: {name}: {'not looked at' if count is None else count}", file=sys.stderr)
     if result.left:
-        print(f"the {budget.seconds:g} s are over: the same command goes on", file=sys.stderr)
+        print(
+            f"the rest does not fit into what is left of {budget.seconds:g} s: the same command goes on",
+            file=sys.stderr,
+        )

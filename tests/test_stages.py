@@ -200,6 +200,20 @@ def test_the_alarm_is_no_failure_of_the_work(tmp_path: Path) -> None:
     time.sleep(0.2)
 
 
+def test_an_arm_that_races_itself_needs_no_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The A/A duel's processes run in a store without any gate; between libraries they are refused there."""
+    ran: list[int] = []
+    monkeypatch.setattr(stage_units, "run_processes", lambda plan, store, numbers: ran.extend(numbers))
+    scene = Scene(store=Store(tmp_path))
+    itself = Stage(name="again", kind="calibration", variants=((*SMALL,),), processes=7)
+    assert [unit.run() for unit in units_of(itself, scene)[:-1]] == [None] * 7
+    assert ran == list(range(7))
+    race = Stage(name="race", kind="duel", variants=(PAIR,), processes=1)
+    said = units_of(race, scene)[-1].run()
+    assert "has no answer in this store" in str(said)
+    assert ran == list(range(7))
+
+
 def test_shards_part_no_pair_and_miss_nothing(tmp_path: Path) -> None:
     """Trials go whole pairs at a time, races one a shard; together the shards are the stage."""
     cells = Stage(name="cells", kind="trials", variants=((*PAIR, "seed=range(0,3)"),))

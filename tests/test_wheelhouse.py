@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tools import install_offline, wheelhouse
-from tools.wheelhouse import Plan, parse_freeze, plan_wheels, project_requirements, read_pins
+from tools.wheel_plan import Plan, parse_freeze, plan_wheels, project_requirements, read_pins
 
 ROOT = Path(__file__).parents[1]
 #: What some distributions ask for.

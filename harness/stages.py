@@ -32,11 +32,11 @@ class Stage:
     """One stage: all overrides of each of its variants, and the seconds that a unit takes until one was timed."""
 
     name: str
-    kind: str
+    kind: str = "trials"
     variants: tuple[tuple[str, ...], ...] = ((),)
     what: str = "step"
     processes: int = NUM_PROCESSES
-    expect_s: float = 60.0
+    expect_s: float = 90.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -51,7 +51,7 @@ def test_the_gpu_sweep_has_its_stages_and_every_config_of_it_composes() -> None:
     assert {stage.kind for stage in found} == set(KINDS)
     common = {"measure.device=cuda", "model.channels=128", "sampler.fanout=[128,64]", "train.lr=0.005"}
     assert all(common <= set(variant) for stage in found[1:] for variant in stage.variants)
-    (families,) = [stage for stage in found if stage.name == "families-rel-f1"]
+    (families,) = [stage for stage in found if stage.name == "rel-f1"]
     for variant in families.variants:
         assert [item.config.backend.name for item in expand(variant)] == ["pyg", "dgl"]
     for stage in (found[-1], *read_stages("gpu", smoke=True)[-1:]):

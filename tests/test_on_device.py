@@ -91,8 +91,15 @@ def test_a_refused_trial_is_skipped_and_one_that_is_not_timed_runs(
     machine.hold((4711, 300 * MIB))
     monkeypatch.setattr(worker, "_environment", lambda *given: {})
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    monkeypatch.setattr("harness.trial.run_trial", lambda *given: {"ran": True})
-    job = {"config": planned("measure.device=cuda")[0].config.to_dict(), "folder": ".", "device": "cuda", "threads": 1}
+    monkeypatch.setattr("harness.trial.run_trial", lambda *given: {"ran": True, "predictions": {}})
+    monkeypatch.setattr("results.predictions.write_predictions", lambda path, predictions: None)
+    job = {
+        "config": planned("measure.device=cuda")[0].config.to_dict(),
+        "folder": ".",
+        "device": "cuda",
+        "threads": 1,
+        "predictions": "",
+    }
     with pytest.raises(UnavailableError) as refused:
         worker._run_trial(job, lambda done, total: None)
     assert worker._status_of(refused.value) == "skipped"

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from backends.base import Backend
 from backends.batch import Batch, build_batch
+from backends.csr import Sampler
 from backends.model import RelationalModel
 from backends.pipeline import NativePipeline, build_native_batch
-from backends.sampler import TemporalSampler
 from backends.spec import Layout
 from backends.tensors import to_array, to_tensor
 from harness.clock import now_s
@@ -44,7 +44,7 @@ class Feed:
     backend: Backend
     graph: Any
     task: TaskSpec
-    sampler: TemporalSampler
+    sampler: Sampler
     layout: Layout
     device: torch.device
     dtype: torch.dtype

@@ -17,7 +17,7 @@ from backends.base import load_backend
 from backends.csr import check_split_sees_neighbours
 from backends.pipeline import make_pipeline
 from backends.registry import UnavailableError
-from backends.sampler import TemporalSampler
+from backends.samplers import make_sampler
 from backends.weights import build_model
 from harness.config import TrialConfig
 from harness.energy import begin_energy, end_energy, energy_fields, idle_power_w
@@ -46,7 +46,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     files = read_task(folder, config.task)
     phases.enter("fit")
     task = fit_task(files, self_depth=config.dataset.self_depth)
-    sampler = TemporalSampler(task.graph, config.sampler, config.seed)
+    sampler = make_sampler(task.graph, config.sampler, config.seed, device)
     for split in SPLITS:
         check_split_sees_neighbours(sampler, task.split[split], split)
     phases.enter("baselines")

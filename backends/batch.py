@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from backends.base import Backend, Topology
+from backends.spans import span
 from backends.spec import Layout
 from backends.subgraph import Subgraph
 from backends.tensors import to_tensor
@@ -81,13 +82,15 @@ def build_batch(
         )
         for name, nodes in ((name, subgraph.nodes[name]) for name in schema.node_types)
     )
+    with span("copy"):
+        target = target.to(device=device, dtype=dtype)
     return Batch(
         layers=backend.compile_batch(subgraph, schema, device, layout),
         tables=tables,
         seed_type=schema.node_types.index(subgraph.seed_type),
         num_seeds=subgraph.num_seeds,
         num_edges=subgraph.num_edges,
-        target=target.to(device=device, dtype=dtype),
+        target=target,
     )
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from backends.spans import span
+
 
 def to_tensor(array: npt.NDArray[Any], device: torch.device | str = "cpu") -> Tensor:
     """Return the array as a tensor on ``device``; on the CPU it shares memory: treat it as read-only.
@@ -20,7 +22,8 @@ def to_tensor(array: npt.NDArray[Any], device: torch.device | str = "cpu") -> Te
         tensor = from_dlpack(array)
     except BufferError:
         tensor = torch.from_numpy(array.copy())
-    return tensor.to(device, non_blocking=True)
+    with span("copy"):
+        return tensor.to(device, non_blocking=True)
 
 
 def to_array(tensor: Tensor) -> npt.NDArray[Any]:

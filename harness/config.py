@@ -24,7 +24,13 @@ from tasks.names import did_you_mean
 DTYPES: Final = ("float32", "float64")
 DEVICES: Final = ("cpu", "cuda")
 #: Keys that say where and on what a trial runs, not what it computes: no part of ``config_id``.
-_ENVIRONMENT: Final = (("dataset", "path"), ("measure", "threads"), ("measure", "timeout_s"), ("seed",))
+_ENVIRONMENT: Final = (
+    ("dataset", "path"),
+    ("measure", "threads"),
+    ("measure", "timeout_s"),
+    ("measure", "split_steps"),
+    ("seed",),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +55,18 @@ class DatasetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """Adam over ``epochs`` passes; ``eval_every`` counts steps between evaluations, null: after each epoch."""
+    """Adam over ``epochs`` passes; ``eval_every`` counts steps between evaluations, null: after each epoch.
+
+    ``prefetch`` batches are made ahead of their step, by a thread beside it; 0 makes each when its step begins, which
+    is what a comparison of models wants.
+    """
 
     epochs: int = 10
     lr: float = 0.005
     batch_size: int = 512
     weight_decay: float = 0.0
     eval_every: int | None = None
+    prefetch: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -63,6 +74,8 @@ class TrainConfig:
                 raise ValueError(f"train.{name}={getattr(self, name)!r}: allowed is 1 or more")
         if self.eval_every is not None and self.eval_every < 1:
             raise ValueError(f"train.eval_every={self.eval_every!r}: allowed is 1 or more, or null")
+        if self.prefetch < 0:
+            raise ValueError(f"train.prefetch={self.prefetch!r}: allowed is 0 or more")
         if not self.lr > 0:
             raise ValueError(f"train.lr={self.lr!r}: allowed is a number above 0")
         if not self.weight_decay >= 0:
@@ -71,12 +84,16 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureConfig:
-    """Device, number type, CPU threads (null: cores - 1), and the seconds after which a trial counts as hung."""
+    """Device, number type, CPU threads (null: cores - 1), and the seconds after which a trial counts as hung.
+
+    ``split_steps`` are timed phase by phase after the training, 0: none.
+    """
 
     device: str = "cpu"
     dtype: str = "float32"
     threads: int | None = None
     timeout_s: float = 3600.0
+    split_steps: int = 12
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -85,6 +102,8 @@ class MeasureConfig:
             raise ValueError(f"measure.dtype={self.dtype!r}: {did_you_mean(self.dtype, DTYPES)}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"measure.threads={self.threads!r}: allowed is 1 or more, or null")
+        if self.split_steps < 0:
+            raise ValueError(f"measure.split_steps={self.split_steps!r}: allowed is 0 or more")
         if not self.timeout_s > 0:
             raise ValueError(f"measure.timeout_s={self.timeout_s!r}: allowed is a number above 0")
 
@@ -121,6 +140,11 @@ class TrialConfig:
             raise ValueError("backend.storage='csr': PyG's product with CSR knows no maximum on cuda; allowed is coo")
         if self.sampler.kind == "native":
             check_native(self.backend.name, self.backend.pipeline, self.sampler, self.dataset.self_depth)
+            if self.train.prefetch:
+                raise ValueError(
+                    f"train.prefetch={self.train.prefetch!r} with sampler.kind='native', which draws from the random "
+                    "generators of the whole process: allowed is 0"
+                )
         elif self.backend.pipeline is not None:
             raise ValueError(
                 f"backend.pipeline={self.backend.pipeline!r} with sampler.kind={self.sampler.kind!r}: allowed is null"

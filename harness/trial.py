@@ -23,6 +23,7 @@ from harness.config import TrialConfig
 from harness.energy import begin_energy, end_energy, energy_fields, idle_power_w
 from harness.phases import PhaseLog
 from harness.seeding import seed_torch
+from harness.split import measure_split
 from harness.train import Feed, train
 from tasks.baselines import baseline_scores
 from tasks.load import fit_task, read_task
@@ -90,19 +91,26 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     history = train(model, feed, config.train, seed=config.seed, phases=phases, on_step=on_step)
     phases.close()
     energy, window_s = end_energy(mark)
+    memory, split = phases.memory(), None
+    if config.measure.split_steps:
+        phases.enter("split")
+        split = measure_split(model, feed, config.train, seed=config.seed, num_steps=config.measure.split_steps)
+        phases.close()
     return {
         "task": {"name": task.name, "task_type": task.task_type, "metric": task.metric},
         "phases": phases.seconds,
         "steps": {
             "num": len(history.step_s),
             "step_s": history.step_s,
-            "sample_s": history.sample_s,
+            "wait_s" if config.train.prefetch else "sample_s": history.sample_s,
+            "prefetch": config.train.prefetch,
+            "split": split,
             "edges": history.edges,
             "best_epoch": history.best_epoch,
             "energy": energy_fields(energy, window_s, idle),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         },
-        "memory": phases.memory(),
+        "memory": memory,
         "curve": history.curve,
         "metrics": history.metrics,
         "baselines": baselines,

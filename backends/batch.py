@@ -30,10 +30,11 @@ TIME_WIDTH: Final = 2 + 2 * _NUM_WAVES + 4
 class TableInput:
     """The u distinct rows of one node type and how the n sampled nodes point into them.
 
-    ``numeric`` [u, Cn], ``categorical`` i64[u, Cc], ``text`` [u, Ct * D]; ``row_index`` i64[n]; ``time``
-    [n, Cs * TIME_WIDTH] encodes each time stamp relative to the node's seed.
+    ``row_id`` i64[u] are rows of the table; ``numeric`` [u, Cn], ``categorical`` i64[u, Cc], ``text`` [u, Ct * D];
+    ``row_index`` i64[n]; ``time`` [n, Cs * TIME_WIDTH] encodes each time stamp relative to the node's seed.
     """
 
+    row_id: Tensor
     numeric: Tensor
     categorical: Tensor
     text: Tensor
@@ -99,6 +100,7 @@ def table_input(
 ) -> TableInput:
     """Gather the distinct rows of one table, and encode the time stamps of its nodes as of ``asked`` i64[n]."""
     return TableInput(
+        row_id=row_id,
         numeric=block["numeric"][row_id].to(dtype),
         categorical=block["categorical"][row_id].long(),
         text=block["text"][row_id].flatten(1).to(dtype),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from backends.base import Backend
 from backends.batch import Batch
 from backends.blocks import RowEncoder, TimeEncoder
+from backends.encoded import EncodedRows
 from backends.families import find_family
 from backends.spec import ModelSpec
 from tasks.graph import GraphSchema
@@ -38,11 +39,14 @@ class RelationalModel(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(spec.channels, num_outputs)
 
-    def encode(self, batch: Batch) -> list[Tensor]:
-        """Encode every distinct row once and return the nodes [N, C] of each type, in schema order."""
+    def encode(self, batch: Batch, kept: EncodedRows | None = None) -> list[Tensor]:
+        """Encode every distinct row once and return the nodes [N, C] of each type, in schema order.
+
+        Rows that ``kept`` knows are taken from there.
+        """
         return [
-            time(row(table)[table.row_index], table.time)
-            for row, time, table in zip(self.rows, self.times, batch.tables, strict=True)
+            time((row(table) if kept is None else kept.rows(index, row, table))[table.row_index], table.time)
+            for index, (row, time, table) in enumerate(zip(self.rows, self.times, batch.tables, strict=True))
         ]
 
     def convolve(self, batch: Batch, x_NC: list[Tensor]) -> Tensor:

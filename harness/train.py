@@ -20,6 +20,7 @@ from torch import Tensor
 from backends.base import Backend
 from backends.batch import Batch, build_batch
 from backends.csr import Sampler
+from backends.encoded import EncodedRows
 from backends.model import RelationalModel
 from backends.pipeline import NativePipeline, build_native_batch
 from backends.spans import span
@@ -241,13 +242,16 @@ def _train(
 def score(
     model: RelationalModel, feed: Feed, objective: Objective, split: Split, batch_size: int
 ) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
-    """Score a whole split: (metrics, predictions f64[S]). The same weights give the same scores on every call."""
+    """Score a whole split: (metrics, predictions f64[S]). The same weights give the same scores on every call.
+
+    Each row of a table is encoded once, however many batches show it.
+    """
     training = model.training
     model.eval()
-    parts = []
+    parts, kept = [], EncodedRows([table.num_rows for table in feed.task.graph.tables])
     with torch.no_grad():
         for batch in _in_order(feed, split, batch_size):
-            parts.append(objective.predict(model(batch)))
+            parts.append(objective.predict(model.convolve(batch, model.encode(batch, kept))))
     model.train(training)
     predictions = to_array(torch.cat(parts).double())
     if not np.isfinite(predictions).all():

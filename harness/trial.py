@@ -91,10 +91,10 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     history = train(model, feed, config.train, seed=config.seed, phases=phases, on_step=on_step)
     phases.close()
     energy, window_s = end_energy(mark)
-    memory, split = phases.memory(), None
-    if config.measure.split_steps:
+    memory, num, step_split = phases.memory(), config.measure.split_steps, None
+    if num:
         phases.enter("split")
-        split = measure_split(model, feed, config.train, seed=config.seed, num_steps=config.measure.split_steps)
+        step_split = measure_split(model, feed, config.train, seed=config.seed, num_steps=num)
         phases.close()
     return {
         "task": {"name": task.name, "task_type": task.task_type, "metric": task.metric},
@@ -104,7 +104,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
             "step_s": history.step_s,
             "wait_s" if config.train.prefetch else "sample_s": history.sample_s,
             "prefetch": config.train.prefetch,
-            "split": split,
+            "split": step_split,
             "edges": history.edges,
             "best_epoch": history.best_epoch,
             "energy": energy_fields(energy, window_s, idle),

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from backends.operators import Operators
 from backends.registry import BACKENDS, UnavailableError, unavailable
+from backends.spans import span
 from backends.spec import Layout
 from backends.subgraph import LayerView, Subgraph, layer_views
 from tasks.graph import GraphSchema, GraphSpec, RelationKey
@@ -138,10 +139,15 @@ def layer_topologies(subgraph: Subgraph, layout: Layout, build: Callable[[LayerV
     """Return the topology of each layer with the graphs that ``build`` makes: one for all layers, or one a layer."""
     views = layer_views(subgraph, blocks=layout.blocks)
     own = [
-        Topology(graph=build(view), num_src=view.num_src, num_dst=view.num_dst)
+        Topology(graph=_built(build, view), num_src=view.num_src, num_dst=view.num_dst)
         for view in (views if layout.blocks else views[:1])
     ]
     return tuple(own if layout.blocks else own * len(views))
+
+
+def _built(build: Callable[[LayerView], Any], view: LayerView) -> Any:
+    with span("native"):
+        return build(view)
 
 
 def position(name: str) -> int:

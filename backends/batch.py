@@ -15,6 +15,7 @@ from torch import Tensor
 
 from backends.base import Backend, Topology
 from backends.padding import PaddedCounts, Stretches, pad_subgraph
+from backends.spans import span
 from backends.spec import Layout
 from backends.subgraph import Subgraph
 from backends.tensors import to_device, to_tensor
@@ -30,11 +31,12 @@ TIME_WIDTH: Final = 2 + 2 * _NUM_WAVES + 4
 class TableInput:
     """The u distinct rows of one node type and how the n sampled nodes point into them.
 
-    ``numeric`` [u, Cn], ``categorical`` i64[u, Cc], ``text`` [u, Ct * D]; ``row_index`` i64[n]; ``time``
-    [n, Cs * TIME_WIDTH] encodes each time stamp relative to the node's seed. ``real`` is where the nodes stand that are
-    no padding; None: everywhere.
+    ``row_id`` i64[u] are rows of the table; ``numeric`` [u, Cn], ``categorical`` i64[u, Cc], ``text`` [u, Ct * D];
+    ``row_index`` i64[n]; ``time`` [n, Cs * TIME_WIDTH] encodes each time stamp relative to the node's seed. ``real`` is
+    where the nodes stand that are no padding; None: everywhere.
     """
 
+    row_id: Tensor
     numeric: Tensor
     categorical: Tensor
     text: Tensor
@@ -102,6 +104,8 @@ def build_batch(
         )
         for name, nodes in ((name, its.nodes[name]) for name in schema.node_types)
     )
+    with span("copy"):
+        target = to_device(target, device).to(dtype)
     return Batch(
         layers=backend.compile_batch(its, schema, device, layout),
         tables=tables,
@@ -109,7 +113,7 @@ def build_batch(
         num_seeds=its.num_seeds,
         num_nodes=subgraph.num_nodes,
         num_edges=subgraph.num_edges,
-        target=to_device(target, device).to(dtype),
+        target=target,
         padded=None if padded is None else padded.counts(blocks=layout.blocks),
     )
 
@@ -125,6 +129,7 @@ def table_input(
 ) -> TableInput:
     """Gather the distinct rows of one table, and encode the time stamps of its nodes as of ``asked`` i64[n]."""
     return TableInput(
+        row_id=row_id,
         numeric=block["numeric"][row_id].to(dtype),
         categorical=block["categorical"][row_id].long(),
         text=block["text"][row_id].flatten(1).to(dtype),

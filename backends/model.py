@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from backends.base import Backend
 from backends.batch import Batch
 from backends.blocks import RowEncoder, TimeEncoder
+from backends.encoded import EncodedRows
 from backends.families import find_family
 from backends.spec import ModelSpec
 from tasks.graph import GraphSchema
@@ -42,11 +43,14 @@ class RelationalModel(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(spec.channels, num_outputs)
 
-    def encode(self, batch: Batch) -> list[Tensor]:
-        """Encode every distinct row once and return the nodes [N, C] of each type, in schema order."""
+    def encode(self, batch: Batch, kept: EncodedRows | None = None) -> list[Tensor]:
+        """Encode every distinct row once and return the nodes [N, C] of each type, in schema order.
+
+        Rows that ``kept`` knows are taken from there.
+        """
         return [
-            time(row(table)[table.row_index], table.time)
-            for row, time, table in zip(self.rows, self.times, batch.tables, strict=True)
+            time((row(table) if kept is None else kept.rows(index, row, table))[table.row_index], table.time)
+            for index, (row, time, table) in enumerate(zip(self.rows, self.times, batch.tables, strict=True))
         ]
 
     def convolve(self, batch: Batch, x_NC: list[Tensor]) -> Tensor:
@@ -61,12 +65,12 @@ class RelationalModel(nn.Module):
             x_NC = [self._finish(x[:num], y) for x, y, num in zip(x_NC, after, topology.num_dst, strict=True)]
         return self.head(x_NC[batch.seed_type][: batch.num_seeds])
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the seeds' outputs [B, O]: logits or values."""
+    def forward(self, batch: Batch, kept: EncodedRows | None = None) -> Tensor:
+        """Return the seeds' outputs [B, O]: logits or values. Rows that ``kept`` knows are not encoded again."""
         if self.autocast is None:
-            return self.convolve(batch, self.encode(batch))
+            return self.convolve(batch, self.encode(batch, kept))
         with torch.autocast(batch.target.device.type, self.autocast):
-            output = self.convolve(batch, self.encode(batch))
+            output = self.convolve(batch, self.encode(batch, kept))
         return output.to(batch.target.dtype)
 
     def _normalise(self, norms: nn.ModuleList, x_NC: Sequence[Tensor | None]) -> list[Any]:

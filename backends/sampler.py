@@ -31,6 +31,7 @@ from typing import Final
 
 import numpy as np
 
+from backends.crew import Crew
 from backends.csr import SeedBatch, TemporalCsr, build_csr, select_seeds
 from backends.permute import absorb, signed
 from backends.spec import SamplerSpec
@@ -41,12 +42,16 @@ from tasks.task import SPLITS, SeedTable, Split
 #: Tickets and places share one int64 in a slot.
 _MAX_TICKET: Final = 2**31 - 1
 _MAX_PLACES: Final = 2**31 - 1
+#: Stretches of seeds for each thread, so that none waits long for another, and the fewest seeds worth a hand-over.
+_STRETCHES: Final = 4
+_LEAST_SEEDS: Final = 16
 
 
 class TemporalSampler:
-    """Draws batches on the CPU; threads may share one, each gets its own scratch memory of 8 bytes a row of the graph.
+    """Draws batches on the CPU with ``spec.threads`` threads; callers in several threads may share one.
 
-    The first call in a fresh user cache compiles the kernels, for some seconds.
+    Each thread that draws keeps 8 bytes of memory a row of the graph. The first call in a fresh user cache compiles the
+    kernels, for some seconds.
     """
 
     def __init__(self, graph: GraphSpec, spec: SamplerSpec, run_seed: int) -> None:
@@ -58,26 +63,24 @@ class TemporalSampler:
         self._feeder = np.argsort(self.csr.src_type, kind="stable")
         self._feeder_offset = np.searchsorted(self.csr.src_type[self._feeder], np.arange(num_types + 1))
         self._local = threading.local()
+        self._crew = Crew(spec.threads)
 
     def sample(self, seeds: SeedTable, rows: Int64Array, *, split: Split, epoch: int) -> Subgraph:
         """Return the subgraph around ``rows`` i64[B] of the seed table; ValueError for seeds that do not exist."""
         batch = select_seeds(self.csr, self.spec, seeds, rows)
-        scratch = self._scratch()
         key = batch_key(self.run_seed, epoch, split)
-        num_segments = len(batch.node) * len(self._fanout) * len(self.csr.src_type)
-        node_start, edge_start = (np.empty(num_segments + 1, np.int64) for _ in range(2))
-        while room := self._draw(scratch, batch, key, node_start, edge_start):
-            scratch.grow(room)
-        return self._arrange(scratch, batch, node_start, edge_start)
+        bounds = _stretches(len(batch.node), self.spec.threads)
+        streams = self._streams(len(bounds) - 1)
+        self._crew.do(lambda c: self._draw(streams[c], batch, bounds[c], bounds[c + 1], key), len(streams))
+        return self._arrange(streams, batch, bounds)
 
-    def _draw(
-        self, scratch: _Scratch, batch: SeedBatch, key: int, node_start: Int64Array, edge_start: Int64Array
-    ) -> int:
-        """Fill the raw streams and where each segment starts in nodes and in edges; return the room that lacked."""
+    def _draw(self, streams: _Streams, batch: SeedBatch, first: int, end: int, key: int) -> None:
+        """Fill the raw streams of the seeds from ``first`` to ``end``."""
         from backends import sampler_kernel  # numba takes long to import
 
-        csr = self.csr
-        room: int = sampler_kernel.draw(
+        csr, slots = self.csr, self._slots()
+        streams.begin((end - first) * len(self._fanout) * len(csr.src_type))
+        while room := sampler_kernel.draw(
             csr.row_offset,
             csr.src_type,
             csr.dst_type,
@@ -91,94 +94,112 @@ class TemporalSampler:
             self.spec.strategy == "last",
             key,
             batch.type_index,
-            batch.row,
-            batch.node,
-            batch.cut,
-            scratch.slot,
-            scratch.take_tickets(len(batch.node)),
-            scratch.node,
-            scratch.src,
-            scratch.dst,
-            node_start,
-            edge_start,
-        )
-        return room
+            batch.row[first:end],
+            batch.node[first:end],
+            batch.cut[first:end],
+            slots.slot,
+            slots.take_tickets(end - first),
+            streams.node,
+            streams.src,
+            streams.dst,
+            streams.node_start,
+            streams.edge_start,
+        ):
+            streams.grow(room)
 
-    def _arrange(self, scratch: _Scratch, batch: SeedBatch, node_start: Int64Array, edge_start: Int64Array) -> Subgraph:
-        """Return the subgraph that the raw streams hold."""
+    def _arrange(self, streams: list[_Streams], batch: SeedBatch, bounds: list[int]) -> Subgraph:
+        """Return the subgraph that the raw streams hold, stretch after stretch of seeds."""
         from backends import sampler_kernel
 
         csr = self.csr
-        num_seeds, num_types = len(batch.node), len(csr.table_names)
-        shape = (num_seeds, len(self._fanout), len(csr.src_type))
-        edges_HR = np.diff(edge_start).reshape(shape).sum(axis=0)
-        added_HR = np.diff(node_start).reshape(shape).sum(axis=0)
-        nodes_HT = np.zeros((len(self._fanout) + 1, num_types), np.int64)
-        nodes_HT[0, batch.type_index] = num_seeds
-        np.add.at(nodes_HT.T, csr.src_type, np.pad(added_HR, ((1, 0), (0, 0))).T)
-        type_start, relation_start = _starts(nodes_HT), _starts(edges_HR)
+        num_types, num_hops, num_relations = len(csr.table_names), len(self._fanout), len(csr.src_type)
+        nodes_SHT = np.zeros((len(streams), num_hops + 1, num_types), np.int64)
+        nodes_SHT[:, 0, batch.type_index] = np.diff(bounds)
+        edges_SHR = np.zeros((len(streams), num_hops, num_relations), np.int64)
+        for s, its in enumerate(streams):
+            shape = (bounds[s + 1] - bounds[s], num_hops, num_relations)
+            edges_SHR[s] = np.diff(its.edge_start).reshape(shape).sum(axis=0)
+            np.add.at(nodes_SHT[s, 1:].T, csr.src_type, np.diff(its.node_start).reshape(shape).sum(axis=0).T)
+        node_at, type_start = _places(nodes_SHT)
+        edge_at, relation_start = _places(edges_SHR)
         num_nodes, num_edges = int(type_start[-1]), int(relation_start[-1])
         node_id, seed_index, row_id, row_index = (np.empty(num_nodes, np.int64) for _ in range(4))
         src, dst = (np.empty(num_edges, np.int64) for _ in range(2))
-        sampler_kernel.arrange(
-            csr.src_type,
-            len(self._fanout),
-            batch.type_index,
-            num_seeds,
-            scratch.node,
-            scratch.src,
-            scratch.dst,
-            node_start,
-            edge_start,
-            type_start,
-            relation_start,
-            np.empty(num_nodes, np.int32),
-            node_id,
-            seed_index,
-            src,
-            dst,
-        )
+
+        def arrange(s: int) -> None:
+            its = streams[s]
+            sampler_kernel.arrange(
+                csr.src_type,
+                batch.type_index,
+                bounds[s],
+                bounds[s + 1] - bounds[s],
+                its.node,
+                its.src,
+                its.dst,
+                its.node_start,
+                its.edge_start,
+                type_start,
+                node_at[s],
+                edge_at[s],
+                np.empty(int(its.node_start[-1]), np.int32),
+                node_id,
+                seed_index,
+                src,
+                dst,
+            )
+
+        self._crew.do(arrange, len(streams))
         num_distinct = np.empty(num_types, np.int64)
-        sampler_kernel.distinct(
-            csr.row_offset, type_start, node_id, scratch.slot, scratch.take_tickets(1), row_id, row_index, num_distinct
-        )
+        slots = self._slots()
+        slot, ticket = slots.slot, slots.take_tickets(1)
+
+        def distinct(first: int, end: int) -> None:
+            sampler_kernel.distinct(
+                first, end, csr.row_offset, type_start, node_id, slot, ticket, row_id, row_index, num_distinct
+            )
+
+        if self.spec.threads == 1:
+            distinct(0, num_types)
+        else:  # the types' slots lie apart
+            self._crew.do(lambda t: distinct(t, t + 1), num_types)
         nodes = {}
         for t, name in enumerate(csr.table_names):
             part = slice(type_start[t], type_start[t + 1])
             nodes[name] = NodeSet(
                 node_id=node_id[part],
                 seed_index=seed_index[part],
-                num_per_hop=tuple(nodes_HT[:, t].tolist()),
+                num_per_hop=tuple(nodes_SHT[:, :, t].sum(axis=0).tolist()),
                 row_id=row_id[type_start[t] : type_start[t] + num_distinct[t]],
                 row_index=row_index[part],
             )
         edges = {}
         for r, key in enumerate(csr.relation_keys):
             part = slice(relation_start[r], relation_start[r + 1])
-            edges[key] = EdgeSet(src=src[part], dst=dst[part], num_per_hop=tuple(edges_HR[:, r].tolist()))
+            counts = tuple(edges_SHR[:, :, r].sum(axis=0).tolist())
+            edges[key] = EdgeSet(src=src[part], dst=dst[part], num_per_hop=counts)
         seed_type = csr.table_names[batch.type_index]
         return Subgraph(seed_type=seed_type, seed_time=batch.time, nodes=nodes, edges=edges)
 
-    def _scratch(self) -> _Scratch:
-        scratch: _Scratch | None = getattr(self._local, "scratch", None)
-        if scratch is None:
-            scratch = self._local.scratch = _Scratch(int(self.csr.row_offset[-1]))
-        return scratch
+    def _slots(self) -> _Slots:
+        """Return the slots of the thread that asks."""
+        slots: _Slots | None = getattr(self._local, "slots", None)
+        if slots is None:
+            slots = self._local.slots = _Slots(int(self.csr.row_offset[-1]))
+        return slots
+
+    def _streams(self, num: int) -> list[_Streams]:
+        """Return raw streams for as many stretches, those of the calling thread's last batch."""
+        kept: list[_Streams] = self._local.__dict__.setdefault("streams", [])
+        kept.extend(_Streams() for _ in range(num - len(kept)))
+        return kept[:num]
 
 
-class _Scratch:
-    """One thread's memory: the slot of every row, and raw streams that keep the size they grew to."""
+class _Slots:
+    """One thread's memory of which seed met each row last."""
 
     def __init__(self, num_rows: int) -> None:
         self.slot = np.zeros(num_rows, np.int64)
         self._next_ticket = 1
-        self.grow(1024)
-
-    def grow(self, room: int) -> None:
-        """Make the raw streams at least ``room`` long and twice as long as that, so that growing is rare."""
-        if room > _MAX_PLACES:
-            raise OverflowError(f"a batch of more than {_MAX_PLACES} edges: use fewer seeds or smaller fan-outs")
-        self.node, self.src, self.dst = (np.empty(2 * room, np.int32) for _ in range(3))
 
     def take_tickets(self, num: int) -> int:
         """Return the first of ``num`` tickets that no slot holds."""
@@ -188,6 +209,23 @@ class _Scratch:
         first = self._next_ticket
         self._next_ticket += num
         return first
+
+
+class _Streams:
+    """What was drawn for a stretch of seeds, as it was drawn; nodes and edges keep the room they grew to."""
+
+    def __init__(self) -> None:
+        self.grow(1024)
+
+    def grow(self, room: int) -> None:
+        """Make the streams at least ``room`` long and twice as long as that, so that growing is rare."""
+        if room > _MAX_PLACES:
+            raise OverflowError(f"a batch of more than {_MAX_PLACES} edges: use fewer seeds or smaller fan-outs")
+        self.node, self.src, self.dst = (np.empty(2 * room, np.int32) for _ in range(3))
+
+    def begin(self, num_segments: int) -> None:
+        """Make room for where each segment starts in nodes and in edges."""
+        self.node_start, self.edge_start = (np.empty(num_segments + 1, np.int64) for _ in range(2))
 
 
 def batch_key(run_seed: int, epoch: int, split: Split) -> int:
@@ -202,6 +240,18 @@ def hop_limits(spec: SamplerSpec) -> Sequence[int]:
     return [-1] * len(spec.fanout) if spec.strategy == "full" else spec.fanout
 
 
-def _starts(counts: Int64Array) -> Int64Array:
-    """Return where each column of hop counts starts when the columns stand one after the other, and the end."""
-    return np.concatenate(([0], np.cumsum(counts.sum(axis=0))))
+def _stretches(num_seeds: int, threads: int) -> list[int]:
+    """Return the bounds of the stretches in which seeds are drawn: one for one thread, else a few for each to take."""
+    num = 1 if threads == 1 else max(1, min(_STRETCHES * threads, num_seeds // _LEAST_SEEDS))
+    return [num_seeds * s // num for s in range(num + 1)]
+
+
+def _places(counts_SHK: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return where each stretch's part of each hop and kind begins [S, H, K], and where each kind does [K + 1].
+
+    Kinds stand one after the other; within one, hops; within one of those, stretches.
+    """
+    num_stretches, num_hops, num_kinds = counts_SHK.shape
+    starts = np.concatenate(([0], np.cumsum(counts_SHK.transpose(2, 1, 0), dtype=np.int64)))
+    places_SHK = starts[:-1].reshape(num_kinds, num_hops, num_stretches).transpose(2, 1, 0)
+    return places_SHK.copy(order="C"), starts[:: num_hops * num_stretches].copy()  # the kernel uses the places up

@@ -1,8 +1,8 @@
 """The numba kernels of the shared sampler; ``sampler.py`` says what they compute, ``TemporalSampler`` calls them.
 
-``draw`` walks seed after seed and leaves one stream of nodes and one of edges, each in segments (seed, hop,
+``draw`` walks a stretch of seeds and leaves one stream of nodes and one of edges, each in segments (seed, hop,
 relation); ``arrange`` lays the segments out hop-major, type by type; ``distinct`` finds the distinct rows. A *place*
-is a node's position in the raw stream, where the batch's seeds come first.
+is a node's position in the raw stream, where the stretch's seeds come first.
 
 Guarantees: no Python objects and no lock inside, so threads run side by side when each brings its own ``slot``. The
 compiled code is kept in the user's cache folder, or nowhere when that cannot be written; never beside this file. No
@@ -210,8 +210,8 @@ def draw(
 @_jit
 def arrange(
     src_type: Int64Array,
-    num_hops: int,
     seed_type: int,
+    first_seed: int,
     num_seeds: int,
     raw_node: Int32Array,
     raw_src: Int32Array,
@@ -219,52 +219,55 @@ def arrange(
     node_start: Int64Array,
     edge_start: Int64Array,
     type_start: Int64Array,
-    relation_start: Int64Array,
+    node_at: Int64Array,
+    edge_at: Int64Array,
     final: Int32Array,
     node_id: Int64Array,
     seed_index: Int64Array,
     src: Int64Array,
     dst: Int64Array,
 ) -> None:
-    """Lay the raw streams out by type or relation, then hop, then seed: a counting sort whose counts are known.
+    """Lay raw streams out by type or relation, then hop, then seed: a counting sort whose counts are known.
 
-    Type t receives ``node_id[type_start[t]:]`` and ``seed_index`` likewise, relation r ``src[relation_start[r]:]``
-    and ``dst`` likewise, as positions within their types. ``final`` [nodes] is scratch: place -> that position.
+    The streams hold the seeds from ``first_seed`` on. Their nodes of hop h and type t go to ``node_id`` and
+    ``seed_index`` from ``node_at[h, t]`` on, their edges of hop h + 1 and relation r to ``src`` and ``dst`` from
+    ``edge_at[h, r]`` on, as positions within their types, which begin at ``type_start``. ``final`` [nodes] is scratch:
+    place -> that position. Both tables are used up.
     """
-    num_relations = len(src_type)
-    node_at = type_start.copy()
-    edge_at = relation_start.copy()
+    num_hops, num_relations = edge_at.shape
     for b in range(num_seeds):
-        node_id[node_at[seed_type] + b] = raw_node[b]
-        seed_index[node_at[seed_type] + b] = b
-        final[b] = b
-    node_at[seed_type] += num_seeds
+        at = node_at[0, seed_type] + b
+        node_id[at] = raw_node[b]
+        seed_index[at] = first_seed + b
+        final[b] = at - type_start[seed_type]
     for hop in range(num_hops):
         for b in range(num_seeds):
             for relation in range(num_relations):
                 segment = (b * num_hops + hop) * num_relations + relation
                 kind = src_type[relation]
-                to = node_at[kind]
+                to = node_at[hop + 1, kind]
                 for place in range(node_start[segment], node_start[segment + 1]):
                     node_id[to] = raw_node[place]
-                    seed_index[to] = b
+                    seed_index[to] = first_seed + b
                     final[place] = to - type_start[kind]
                     to += 1
-                node_at[kind] = to
+                node_at[hop + 1, kind] = to
     for hop in range(num_hops):
         for b in range(num_seeds):
             for relation in range(num_relations):
                 segment = (b * num_hops + hop) * num_relations + relation
-                to = edge_at[relation]
+                to = edge_at[hop, relation]
                 for edge in range(edge_start[segment], edge_start[segment + 1]):
                     src[to] = final[raw_src[edge]]
                     dst[to] = final[raw_dst[edge]]
                     to += 1
-                edge_at[relation] = to
+                edge_at[hop, relation] = to
 
 
 @_jit
 def distinct(
+    first_kind: int,
+    end_kind: int,
     row_offset: Int64Array,
     type_start: Int64Array,
     node_id: Int64Array,
@@ -274,8 +277,8 @@ def distinct(
     row_index: Int64Array,
     num_distinct: Int64Array,
 ) -> None:
-    """List the distinct rows of each type in order of first appearance, from ``type_start`` on, and count them."""
-    for kind in range(len(num_distinct)):
+    """List the distinct rows of some types in order of first appearance, from ``type_start`` on, and count them."""
+    for kind in range(first_kind, end_kind):
         start, offset, num = type_start[kind], row_offset[kind], 0
         for at in range(start, type_start[kind + 1]):
             row = node_id[at]

@@ -22,6 +22,7 @@ NORMS: Final = ("post", "pre", "none")
 INNER: Final = ("sage", "gat")
 STRATEGIES: Final = ("uniform", "last", "full")
 KINDS: Final = ("shared", "native")
+KERNELS: Final = ("numba", "torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +154,8 @@ class SamplerSpec:
     the seed's; "before" does not. With ``blocks`` each layer computes only what the seeds still need of it. ``kind`` is
     ``shared`` (one sampler, the same batches for every backend) or ``native`` (each library's own: other batches).
     ``padding`` is the growth factor of the grid that counts are padded to, from ``padding_least`` on (``padding.py``).
+    ``kernel`` and ``threads`` change no batch: ``numba`` draws on the CPU with so many threads, ``torch`` on the
+    trial's device.
     """
 
     kind: str = "shared"
@@ -162,9 +165,20 @@ class SamplerSpec:
     blocks: bool = False
     padding: float | None = None
     padding_least: int = 16
+    kernel: str = "numba"
+    threads: int = 1
 
     def __post_init__(self) -> None:
         _one_of("sampler.kind", self.kind, KINDS)
+        _one_of("sampler.kernel", self.kernel, KERNELS)
+        _at_least("sampler.threads", self.threads, 1)
+        if self.threads > 1 and (self.kernel, self.kind) != ("numba", "shared"):
+            raise ValueError(
+                f"sampler.threads={self.threads!r} with sampler.kind={self.kind!r}, sampler.kernel={self.kernel!r}: "
+                "only the shared sampler's numba kernel has threads; allowed is 1"
+            )
+        if self.kernel != "numba" and self.kind != "shared":
+            raise ValueError(f"sampler.kernel={self.kernel!r} with sampler.kind='native': allowed is 'numba', unread")
         _one_of("sampler.strategy", self.strategy, STRATEGIES)
         _one_of("sampler.time_rule", self.time_rule, ("at_or_before", "before"))
         if not self.fanout or any(count < -1 or count == 0 for count in self.fanout):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from backends.spans import span
+
 #: The largest tensor that goes to a GPU through pinned memory: torch keeps what it pinned, and a whole graph goes once.
 _MAX_PINNED_BYTES: Final = 64 * 2**20
 
@@ -33,9 +35,10 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     current stream does.
     """
     device = torch.device(device)
-    if device.type == "cuda" and tensor.device.type == "cpu" and tensor.nbytes <= _MAX_PINNED_BYTES:
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    with span("copy"):
+        if device.type == "cuda" and tensor.device.type == "cpu" and tensor.nbytes <= _MAX_PINNED_BYTES:
+            tensor = tensor.pin_memory()
+        return tensor.to(device, non_blocking=True)
 
 
 def to_array(tensor: Tensor) -> npt.NDArray[Any]:

@@ -29,7 +29,7 @@ from torch import Tensor
 from backends.base import load_backend
 from backends.batch import build_batch
 from backends.pipeline import build_native_batch, make_pipeline
-from backends.sampler import TemporalSampler
+from backends.samplers import make_sampler
 from backends.tensors import to_tensor
 from backends.weights import build_model
 from harness.clock import now_s, synchronize
@@ -126,7 +126,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
         load_task(folder, config.task, self_depth=config.dataset.self_depth),
     )
     graph, schema = backend.compile_graph(task.graph, device), task.graph.schema
-    sampler, seeds = TemporalSampler(task.graph, config.sampler, config.seed), task.split.train
+    sampler, seeds = make_sampler(task.graph, config.sampler, config.seed, device), task.split.train
     order = np.resize(shuffled_rows(len(seeds), seed=config.seed, epoch=0), NUM_BATCHES * config.train.batch_size)
     parts = np.split(order, NUM_BATCHES)
     drawn = [(sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows])) for rows in parts]

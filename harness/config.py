@@ -25,7 +25,13 @@ DTYPES: Final = ("float32", "float64")
 DEVICES: Final = ("cpu", "cuda")
 AUTOCASTS: Final = ("bf16",)
 #: Keys that say where and on what a trial runs, not what it computes: no part of ``config_id``.
-_ENVIRONMENT: Final = (("dataset", "path"), ("measure", "threads"), ("measure", "timeout_s"), ("seed",))
+_ENVIRONMENT: Final = (
+    ("dataset", "path"),
+    ("measure", "threads"),
+    ("measure", "timeout_s"),
+    ("measure", "split_steps"),
+    ("seed",),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +56,18 @@ class DatasetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """Adam over ``epochs`` passes; ``eval_every`` counts steps between evaluations, null: after each epoch."""
+    """Adam over ``epochs`` passes; ``eval_every`` counts steps between evaluations, null: after each epoch.
+
+    ``prefetch`` batches are made ahead of their step, by a thread beside it; 0 makes each when its step begins, which
+    is what a comparison of models wants.
+    """
 
     epochs: int = 10
     lr: float = 0.005
     batch_size: int = 512
     weight_decay: float = 0.0
     eval_every: int | None = None
+    prefetch: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -64,6 +75,8 @@ class TrainConfig:
                 raise ValueError(f"train.{name}={getattr(self, name)!r}: allowed is 1 or more")
         if self.eval_every is not None and self.eval_every < 1:
             raise ValueError(f"train.eval_every={self.eval_every!r}: allowed is 1 or more, or null")
+        if self.prefetch < 0:
+            raise ValueError(f"train.prefetch={self.prefetch!r}: allowed is 0 or more")
         if not self.lr > 0:
             raise ValueError(f"train.lr={self.lr!r}: allowed is a number above 0")
         if not self.weight_decay >= 0:
@@ -75,6 +88,7 @@ class MeasureConfig:
     """Device, number type, CPU threads (null: cores - 1), and the seconds after which a trial counts as hung.
 
     ``autocast`` runs forward passes, not the loss, under autocast; ``tf32`` lets CUDA round products of float32.
+    ``split_steps`` are timed phase by phase after the training, 0: none.
     """
 
     device: str = "cpu"
@@ -83,6 +97,7 @@ class MeasureConfig:
     timeout_s: float = 3600.0
     autocast: str | None = None
     tf32: bool = False
+    split_steps: int = 12
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -100,6 +115,8 @@ class MeasureConfig:
             )
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"measure.threads={self.threads!r}: allowed is 1 or more, or null")
+        if self.split_steps < 0:
+            raise ValueError(f"measure.split_steps={self.split_steps!r}: allowed is 0 or more")
         if not self.timeout_s > 0:
             raise ValueError(f"measure.timeout_s={self.timeout_s!r}: allowed is a number above 0")
 
@@ -136,6 +153,11 @@ class TrialConfig:
             raise ValueError("backend.storage='csr': PyG's product with CSR knows no maximum on cuda; allowed is coo")
         if self.sampler.kind == "native":
             check_native(self.backend.name, self.backend.pipeline, self.sampler, self.dataset.self_depth)
+            if self.train.prefetch:
+                raise ValueError(
+                    f"train.prefetch={self.train.prefetch!r} with sampler.kind='native', which draws from the random "
+                    "generators of the whole process: allowed is 0"
+                )
         elif self.backend.pipeline is not None:
             raise ValueError(
                 f"backend.pipeline={self.backend.pipeline!r} with sampler.kind={self.sampler.kind!r}: allowed is null"

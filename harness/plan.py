@@ -169,6 +169,8 @@ def gate_settings(config: TrialConfig) -> list[Any]:
     """Return the settings that a gate's answer depends on, apart from the backend."""
     data = config.to_dict()
     depth = config.dataset.self_depth
+    for name in ("kernel", "threads"):  # they change no batch
+        del data["sampler"][name]
     return [
         data["task"],
         data["model"],

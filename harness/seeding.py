@@ -20,3 +20,9 @@ def shuffled_rows(num_rows: int, *, seed: int, epoch: int) -> Int64Array:
     key = hashlib.blake2b(f"shuffle/{seed}/{epoch}".encode(), digest_size=8).digest()
     generator = np.random.Generator(np.random.PCG64(int.from_bytes(key, "little")))
     return generator.permutation(num_rows).astype(np.int64)
+
+
+def shuffled_batches(num_rows: int, batch_size: int, *, seed: int, epoch: int) -> list[Int64Array]:
+    """Return the seeds of an epoch in their order, cut into batches; the last may be smaller."""
+    order = shuffled_rows(num_rows, seed=seed, epoch=epoch)
+    return np.split(order, range(batch_size, num_rows, batch_size))

@@ -19,16 +19,19 @@ from torch import Tensor
 
 from backends.base import Backend
 from backends.batch import Batch, build_batch
+from backends.csr import Sampler
+from backends.encoded import EncodedRows
 from backends.model import RelationalModel
 from backends.pipeline import NativePipeline, build_native_batch
-from backends.sampler import TemporalSampler
+from backends.spans import span
 from backends.spec import Layout
 from backends.tensors import to_array, to_tensor
 from harness.clock import now_s
 from harness.config import TrainConfig
 from harness.padding_log import PaddingLog
 from harness.phases import PhaseLog
-from harness.seeding import shuffled_rows
+from harness.prefetch import prefetched
+from harness.seeding import shuffled_batches
 from tasks.graph import Int64Array
 from tasks.metrics import better, evaluate
 from tasks.task import Split, TaskSpec
@@ -45,7 +48,7 @@ class Feed:
     backend: Backend
     graph: Any
     task: TaskSpec
-    sampler: TemporalSampler
+    sampler: Sampler
     layout: Layout
     device: torch.device
     dtype: torch.dtype
@@ -56,20 +59,25 @@ class Feed:
         seeds, schema = self.task.split[split], self.task.graph.schema
         target = to_tensor(seeds.target[rows])
         if self.pipeline is not None:
-            sample = self.pipeline.sample(seeds, rows, split=split, epoch=epoch)
-            return build_native_batch(
-                self.backend, self.graph, schema, sample, target, device=self.device, dtype=self.dtype
+            with span("sample"):
+                sample = self.pipeline.sample(seeds, rows, split=split, epoch=epoch)
+            with span("build"):
+                return build_native_batch(
+                    self.backend, self.graph, schema, sample, target, device=self.device, dtype=self.dtype
+                )
+        with span("sample"):
+            subgraph = self.sampler.sample(seeds, rows, split=split, epoch=epoch)
+        with span("build"):
+            return build_batch(
+                self.backend,
+                self.graph,
+                schema,
+                subgraph,
+                target,
+                layout=self.layout,
+                device=self.device,
+                dtype=self.dtype,
             )
-        return build_batch(
-            self.backend,
-            self.graph,
-            schema,
-            self.sampler.sample(seeds, rows, split=split, epoch=epoch),
-            target,
-            layout=self.layout,
-            device=self.device,
-            dtype=self.dtype,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +109,11 @@ class Objective:
 
 @dataclass(slots=True, kw_only=True)
 class History:
-    """What a training run measured: seconds and edges per step, and the points of the curve."""
+    """What a training run measured: seconds and edges per step, and the points of the curve.
+
+    ``sample_s`` are the seconds until a step had its batch: sampling and building it, or with ``train.prefetch``
+    waiting for it.
+    """
 
     step_s: list[float] = field(default_factory=list)
     sample_s: list[float] = field(default_factory=list)
@@ -139,10 +151,14 @@ def make_optimizer(model: RelationalModel, config: TrainConfig) -> torch.optim.O
 
 def train_step(model: RelationalModel, optimizer: torch.optim.Optimizer, objective: Objective, batch: Batch) -> Tensor:
     """Take one optimiser step and return the loss before it, a detached scalar on the device."""
-    optimizer.zero_grad(set_to_none=True)
-    loss = objective.loss(batch.of_seeds(model(batch)), batch.target)
-    loss.backward()
-    optimizer.step()
+    with span("optimiser"):
+        optimizer.zero_grad(set_to_none=True)
+    with span("forward"):
+        loss = objective.loss(batch.of_seeds(model(batch)), batch.target)
+    with span("backward"):
+        loss.backward()
+    with span("optimiser"):
+        optimizer.step()
     return loss.detach()
 
 
@@ -161,21 +177,36 @@ def train(
     ``on_step(done, total)`` is called after each step, off the clock. Raises DivergedError for a loss or prediction
     that is not finite.
     """
+    num_rows = len(feed.task.split.train)
+    rows = (
+        (epoch, rows)
+        for epoch in range(config.epochs)
+        for rows in shuffled_batches(num_rows, config.batch_size, seed=seed, epoch=epoch)
+    )
+    with prefetched(lambda its: feed.batch("train", its[1], its[0]), rows, ahead=config.prefetch) as batches:
+        return _train(model, feed, config, batches, phases or PhaseLog(feed.device), on_step)
+
+
+def _train(
+    model: RelationalModel,
+    feed: Feed,
+    config: TrainConfig,
+    batches: Iterator[Batch],
+    phases: PhaseLog,
+    on_step: Callable[[int, int], None],
+) -> History:
     task, device = feed.task, feed.device
     objective, optimizer, history = objective_of(task), make_optimizer(model, config), History()
-    num_rows = len(task.split.train)
-    per_epoch = math.ceil(num_rows / config.batch_size)
+    per_epoch = math.ceil(len(task.split.train) / config.batch_size)
     every = config.eval_every or per_epoch
     total, step, best, best_state = config.epochs * per_epoch, 0, math.nan, {}
     losses: list[Tensor] = []
-    phases = phases or PhaseLog(device)
     phases.enter("first_step")
     model.train()
     for epoch in range(config.epochs):
-        order = shuffled_rows(num_rows, seed=seed, epoch=epoch)
-        for rows in np.split(order, range(config.batch_size, num_rows, config.batch_size)):
+        for _ in range(per_epoch):
             start = now_s(device)
-            batch = feed.batch("train", rows, epoch)
+            batch = next(batches)
             sampled = now_s(device)
             losses.append(train_step(model, optimizer, objective, batch))
             stepped = now_s(device)
@@ -215,13 +246,17 @@ def train(
 def score(
     model: RelationalModel, feed: Feed, objective: Objective, split: Split, batch_size: int
 ) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
-    """Score a whole split: (metrics, predictions f64[S]). The same weights give the same scores on every call."""
+    """Score a whole split: (metrics, predictions f64[S]). The same weights give the same scores on every call.
+
+    Each row of a table is encoded once, however many batches show it.
+    """
     training = model.training
     model.eval()
-    parts = []
+    parts, kept = [], EncodedRows([table.num_rows for table in feed.task.graph.tables])
     with torch.no_grad():
         for batch in _in_order(feed, split, batch_size):
-            parts.append(objective.predict(batch.of_seeds(model(batch))))
+            output = model(batch, kept if batch.padded is None else None)
+            parts.append(objective.predict(batch.of_seeds(output)))
     model.train(training)
     predictions = to_array(torch.cat(parts).double())
     if not np.isfinite(predictions).all():

@@ -15,13 +15,14 @@ from backends.base import load_backend
 from backends.csr import check_split_sees_neighbours
 from backends.pipeline import make_pipeline
 from backends.registry import UnavailableError
-from backends.sampler import TemporalSampler
+from backends.samplers import make_sampler
 from backends.weights import build_model
 from harness.config import TrialConfig
 from harness.energy import begin_energy, end_energy, energy_fields, idle_power_w
 from harness.phases import PhaseLog
 from harness.precision import autocast_dtype, precision_fields, set_tf32
 from harness.seeding import seed_torch
+from harness.split import measure_split
 from harness.train import Feed, train
 from results.predictions import predictions_hash
 from tasks.baselines import baseline_scores
@@ -48,7 +49,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     files = read_task(folder, config.task)
     phases.enter("fit")
     task = fit_task(files, self_depth=config.dataset.self_depth)
-    sampler = TemporalSampler(task.graph, config.sampler, config.seed)
+    sampler = make_sampler(task.graph, config.sampler, config.seed, device)
     for split in SPLITS:
         check_split_sees_neighbours(sampler, task.split[split], split)
     phases.enter("baselines")
@@ -93,13 +94,20 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     history = train(model, feed, config.train, seed=config.seed, phases=phases, on_step=on_step)
     phases.close()
     energy, window_s = end_energy(mark)
+    memory, num, step_split = phases.memory(), config.measure.split_steps, None
+    if num:
+        phases.enter("split")
+        step_split = measure_split(model, feed, config.train, seed=config.seed, num_steps=num)
+        phases.close()
     return {
         "task": {"name": task.name, "task_type": task.task_type, "metric": task.metric},
         "phases": phases.seconds,
         "steps": {
             "num": len(history.step_s),
             "step_s": history.step_s,
-            "sample_s": history.sample_s,
+            "wait_s" if config.train.prefetch else "sample_s": history.sample_s,
+            "prefetch": config.train.prefetch,
+            "split": step_split,
             "edges": history.edges,
             "padding": history.padding.fields(),
             "precision": precision_fields(config.measure),
@@ -107,7 +115,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
             "energy": energy_fields(energy, window_s, idle),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         },
-        "memory": phases.memory(),
+        "memory": memory,
         "curve": history.curve,
         "metrics": history.metrics,
         "baselines": baselines,

@@ -26,6 +26,7 @@ from results.race_blocks import race_blocks, tally
 from results.races import Races
 from results.record import TrialRecord
 from results.stages import stages_table
+from results.step_split import split_table
 from results.store import Problem
 from results.tables import baselines_table, other_scores_table, scores_tables
 from results.text import backend_name, plain
@@ -147,18 +148,22 @@ def _headline(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapp
             "both trials is green.",
             FORMS_LEGEND,
             "Batch time is sampling and building the library's own batch; model time is forward, backward and "
-            "optimiser; training time leaves evaluation out. A dash marks what was not measured or may not be said.",
+            "optimiser; training time leaves evaluation out. A trial whose batches were made ahead of their steps has "
+            "no batch time: its training time counts what was waited for them. A dash marks what was not measured or "
+            "may not be said.",
             *skipped_baselines(records),
             *_memory_reasons(records),
         ),
     )
     other, baselines = other_scores_table(trials, records), baselines_table(trials, records)
+    split = split_table(trials, records)
     return (
         *(scores_tables(trials, records, parity) or (Prose(text=_NO_BASELINE),)),
         Prose(text=MARKS_LEGEND),
         fairness_points(records),
         *([baselines] if baselines else []),
         costs_table(trials, parity),
+        *([split] if split else []),
         *([other] if other else []),
         notes,
     )

@@ -35,10 +35,11 @@ class TrialRecord:
     """One config, run once in one fresh process.
 
     ``config`` is the whole TrialConfig; ``phases`` maps phase to seconds; ``steps`` counts and times the optimiser
-    steps (``num``, and per step ``step_s``, ``sample_s``, ``edges``); ``memory`` maps measure to bytes, or to
-    null with ``<measure>_reason``; ``curve`` is in order of step; ``metrics`` holds ``val`` and ``test`` scores at the
-    best validation point; ``baselines`` the test scores of what every model must beat, or cannot, or why one was
-    ``skipped``; ``parity_key`` names ``parity/<key>.json``.
+    steps (``num``; per step ``step_s``, ``edges`` and ``sample_s``, or ``wait_s`` where batches were made ahead;
+    ``split``, the phases of a step, or null); ``memory`` maps measure to bytes, or to null with ``<measure>_reason``;
+    ``curve`` is in order of step; ``metrics`` holds ``val`` and ``test`` scores at the best validation point;
+    ``baselines`` the test scores of what every model must beat, or cannot, or why one was ``skipped``; ``parity_key``
+    names ``parity/<key>.json``.
     """
 
     schema: int = SCHEMA

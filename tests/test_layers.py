@@ -21,7 +21,7 @@ CHILD = {
     f"harness.{name}"
     for name in (
         *("arena", "arm_worker", "arms", "clock", "doctor", "duel_process", "energy", "gate_batches", "memory", "nvml"),
-        *("padding_log", "parity", "phases", "precision", "sampler_check", "seeding", "train", "trial"),
+        *("padding_log", "parity", "phases", "precision", "sampler_check", "seeding", "split", "train", "trial"),
     )
 }
 

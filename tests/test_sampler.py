@@ -405,11 +405,11 @@ def test_tickets_run_out_without_harm() -> None:
     sampler = TemporalSampler(graph, SamplerSpec(fanout=(6, 3)), RUN_SEED)
     rows = np.arange(40)
     expected = plain(sampler.sample(seeds, rows, split="train", epoch=0))
-    scratch = sampler._local.scratch
-    scratch._next_ticket = 2**31 - 20
-    scratch.slot[:] = 1 << 32 | 7  # the first ticket of the next round met every row
+    slots = sampler._local.slots
+    slots._next_ticket = 2**31 - 20
+    slots.slot[:] = 1 << 32 | 7  # the first ticket of the next round met every row
     assert plain(sampler.sample(seeds, rows, split="train", epoch=0)) == expected
-    assert scratch._next_ticket < 1000
+    assert slots._next_ticket < 1000
 
 
 @pytest.mark.parametrize("kind", [TemporalSampler, TorchTemporalSampler])

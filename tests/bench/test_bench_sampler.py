@@ -5,8 +5,11 @@ the two samplers taking turns.
 """
 
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +78,10 @@ def test_time_of_a_batch(kind: str, spec: SamplerSpec, task: TaskSpec, benchmark
     benchmark.pedantic(batches.next, rounds=22, iterations=1, warmup_rounds=5)
 
 
-def test_numba_is_four_times_faster_than_torch(task: TaskSpec) -> None:
-    """On the wide fan-out the median ratio of 22 pairs of equal batches, sampled in ABBA order, is at least 4."""
-    arms = {kind: Batches(sampler(task.graph, WIDE, 0), task) for kind, sampler in KINDS.items()}
+@pytest.mark.parametrize("spec", [WIDE, NARROW], ids=["128x64", "16x8"])
+def test_numba_is_four_times_faster_than_torch(spec: SamplerSpec, task: TaskSpec) -> None:
+    """On wide and narrow fan-out the median ratio of 22 pairs of equal batches, in ABBA order, is at least 4."""
+    arms = {kind: Batches(sampler(task.graph, spec, 0), task) for kind, sampler in KINDS.items()}
     edges = {kind: [batches.next().num_edges for _ in range(3)] for kind, batches in arms.items()}
     assert edges["numba"] == edges["torch"]
     ratios = []
@@ -88,4 +92,34 @@ def test_numba_is_four_times_faster_than_torch(task: TaskSpec) -> None:
             arms[kind].next()
             taken_s[kind] = time.perf_counter() - start
         ratios.append(taken_s["torch"] / taken_s["numba"])
+    print(f"\nsampler {spec.fanout}: torch takes {statistics.median(ratios):.1f} times as long as numba")
     assert statistics.median(ratios) >= 4
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["as-is", "one-more-busy-process"])
+@pytest.mark.parametrize("spec", [WIDE, NARROW], ids=["128x64", "16x8"])
+def test_two_threads_are_not_slower_than_one(spec: SamplerSpec, busy: bool, task: TaskSpec) -> None:
+    """Over 44 pairs of equal batches in ABBA order, beside a process that never sleeps too: at most 1.2 times as long.
+
+    The allowance is what pairs of identical samplers differ by here; on free cores the ratio has to be below 1.
+    """
+    one, two = (Batches(TemporalSampler(task.graph, replace(spec, threads=threads), 0), task) for threads in (1, 2))
+    for batches in (one, two):
+        [batches.next() for _ in range(3)]
+    hog = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    pairs = []
+    try:
+        for pair in range(44):
+            taken_s = {}
+            for batches in (one, two) if pair % 2 else (two, one):
+                start = time.perf_counter()
+                batches.next()
+                taken_s[batches] = time.perf_counter() - start
+            pairs.append((taken_s[one], taken_s[two]))
+    finally:
+        if hog:
+            hog.kill()
+            hog.wait()
+    median, total = statistics.median(b / a for a, b in pairs), sum(b for _, b in pairs) / sum(a for a, _ in pairs)
+    print(f"\nsampler {spec.fanout}, two threads over one: median {median:.2f}, of the sums {total:.2f}")
+    assert median <= 1.2

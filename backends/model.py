@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backends.base import Backend
+from backends.base import Backend, Topology
 from backends.batch import Batch
 from backends.blocks import RowEncoder, TimeEncoder
 from backends.encoded import EncodedRows
@@ -25,12 +25,13 @@ class RelationalModel(nn.Module):
     """Row encoder -> gather -> time encoder -> L x (convolution, norm, ReLU, residual) -> linear head.
 
     Where ``autocast`` is set, to a lower type, calls run under it; their outputs are in the type of the targets still.
+    ``compiled`` says that torch.compile took over some of its regions.
     """
 
     def __init__(self, backend: Backend, spec: ModelSpec, schema: GraphSchema, num_outputs: int = 1) -> None:
         super().__init__()
-        self.norm, self.residual = spec.norm, spec.residual
         self.autocast: torch.dtype | None = None
+        self.compiled = False
         self.rows = nn.ModuleList(
             RowEncoder(table, spec.channels, spec.encoder_layers, spec.dropout) for table in schema.tables
         )
@@ -42,6 +43,10 @@ class RelationalModel(nn.Module):
         )
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(spec.channels, num_outputs)
+        # Views of the parts above, which keep their names: a tuple registers nothing.
+        self.layers: tuple[nn.Module, ...] = tuple(
+            RelationalLayer(spec, conv, norms, self.dropout) for conv, norms in zip(self.convs, self.norms, strict=True)
+        )
 
     def encode(self, batch: Batch, kept: EncodedRows | None = None) -> list[Tensor]:
         """Encode every distinct row once and return the nodes [N, C] of each type, in schema order.
@@ -55,26 +60,62 @@ class RelationalModel(nn.Module):
 
     def convolve(self, batch: Batch, x_NC: list[Tensor]) -> Tensor:
         """Return the seeds' outputs [B, O] from encoded nodes."""
-        for conv, norms, topology in zip(self.convs, self.norms, batch.layers, strict=True):
-            assert isinstance(norms, nn.ModuleList)
-            before = self._normalise(norms, x_NC) if self.norm == "pre" else x_NC
-            out = [
-                None if y is None else y[:num] for y, num in zip(conv(topology, before), topology.num_dst, strict=True)
-            ]
-            after = self._normalise(norms, out) if self.norm == "post" else out
-            x_NC = [self._finish(x[:num], y) for x, y, num in zip(x_NC, after, topology.num_dst, strict=True)]
-        return self.head(x_NC[batch.seed_type][: batch.num_seeds])
+        for layer, topology in zip(self.layers, batch.layers, strict=True):
+            x_NC = layer(topology, x_NC)
+        return self.read_out(x_NC[batch.seed_type], batch.num_seeds)
+
+    def read_out(self, x_NC: Tensor, num_seeds: int) -> Tensor:
+        """Return the outputs [B, O] of the seeds, which are the first nodes of their type."""
+        return self.head(x_NC[:num_seeds])
+
+    def prepare(self, batch: Batch) -> None:
+        """Make what the layers derive from a batch's topologies, once a batch, outside of what torch_compile sees."""
+        for conv, topology in zip(self.convs, batch.layers, strict=True):
+            prepare = getattr(conv, "prepare", None)
+            if callable(prepare):
+                prepare(topology)
+
+    def run(self, batch: Batch, kept: EncodedRows | None = None) -> Tensor:
+        """Return the seeds' outputs [B, O] of a prepared batch."""
+        return self.convolve(batch, self.encode(batch, kept))
 
     def forward(self, batch: Batch, kept: EncodedRows | None = None) -> Tensor:
         """Return the seeds' outputs [B, O]: logits or values. Rows that ``kept`` knows are not encoded again."""
+        self.prepare(batch)
         if self.autocast is None:
-            return self.convolve(batch, self.encode(batch, kept))
+            return self.run(batch, kept)
         with torch.autocast(batch.target.device.type, self.autocast):
-            output = self.convolve(batch, self.encode(batch, kept))
+            output = self.run(batch, kept)
         return output.to(batch.target.dtype)
 
-    def _normalise(self, norms: nn.ModuleList, x_NC: Sequence[Tensor | None]) -> list[Any]:
+
+class RelationalLayer(nn.Module):
+    """One (convolution, norm, ReLU, residual), over parts that its model owns: a region that torch_compile may take."""
+
+    def __init__(self, spec: ModelSpec, conv: nn.Module, norms: nn.Module, dropout: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(norms, nn.ModuleList)
+        self.norm, self.residual = spec.norm, spec.residual
+        self.conv, self.norms, self.dropout = conv, norms, dropout
+
+    def forward(self, topology: Topology, x_NC: list[Tensor]) -> list[Tensor]:
+        """Return [D, C] per node type."""
+        out = self.conv(topology, self.before(x_NC))
+        return self.after(topology.num_dst, x_NC, out)
+
+    def before(self, x_NC: list[Tensor]) -> list[Any]:
+        """Return what goes into the convolution."""
+        return self._normalise(x_NC) if self.norm == "pre" else x_NC
+
+    def after(self, num_dst: Sequence[int], x_NC: list[Tensor], out: Sequence[Tensor | None]) -> list[Tensor]:
+        """Return the layer's output from what came out of the convolution."""
+        kept = [None if y is None else y[:num] for y, num in zip(out, num_dst, strict=True)]
+        normed = self._normalise(kept) if self.norm == "post" else kept
+        return [self._finish(x[:num], y) for x, y, num in zip(x_NC, normed, num_dst, strict=True)]
+
+    def _normalise(self, x_NC: Sequence[Tensor | None]) -> list[Any]:
         """Normalise each type's nodes by its own layer norm, or all by the one there is."""
+        norms = self.norms
         return [None if x is None else norms[index % len(norms)](x) for index, x in enumerate(x_NC)]
 
     def _finish(self, x_NC: Tensor, y_NC: Tensor | None) -> Tensor:

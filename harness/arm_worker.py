@@ -38,6 +38,8 @@ def serve_arm(job: dict[str, Any], environment: Callable[[TrialConfig], dict[str
             elif message["command"] == "leg":
                 answer = dataclasses.asdict(arm.leg(message["units"]))
                 gc.collect()
+            elif message["command"] == "facts":
+                answer = {"facts": {**arm.facts, **arm.window.facts()}}
             else:
                 answer = {"status": "error", "reason": f"unknown command {message['command']!r}"}
             _reply(job, {"status": "ok", **answer})

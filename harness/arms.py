@@ -27,17 +27,22 @@ import torch
 from torch import Tensor
 
 from backends.base import load_backend
-from backends.batch import build_batch
+from backends.batch import Batch, build_batch
+from backends.model import RelationalModel
 from backends.pipeline import build_native_batch, make_pipeline
 from backends.samplers import make_sampler
 from backends.tensors import to_tensor
 from backends.weights import build_model
 from harness.clock import now_s, synchronize
+from harness.compile_parity import compare, summarise
+from harness.compile_watch import CompileWatch
+from harness.compile_window import CompiledWindow
 from harness.config import TrialConfig
 from harness.duel_blocks import Leg, WarmUp
 from harness.padding_log import PaddingLog
 from harness.precision import autocast_dtype, set_tf32
 from harness.seeding import seed_torch, shuffled_rows
+from harness.torch_compile import torch_compile
 from harness.train import make_optimizer, objective_of, train_step
 from tasks.load import load_task
 
@@ -55,9 +60,19 @@ class Arm:
     loop: Callable[[int], None]
     prepare: Callable[[int], None] = lambda count: None
     facts: dict[str, Any] = field(default_factory=dict)
+    window: CompiledWindow = field(default_factory=CompiledWindow)
 
     def leg(self, units: int) -> Leg:
-        """Run some units and time them."""
+        """Run some units and time them; a stretch in which torch.compile would compile again is repeated."""
+        return self.window.hold(lambda: self._timed(units), lambda: self._run_round(units))
+
+    def _run_round(self, units: int) -> None:
+        """Run every replayed batch once, off the record."""
+        for _ in range(max(units, NUM_BATCHES)):
+            self.prepare(1)
+            self.loop(1)
+
+    def _timed(self, units: int) -> Leg:
         self.prepare(units)
         events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if self.device.type == "cuda" else []
         synchronize(self.device)
@@ -73,20 +88,26 @@ class Arm:
         return Leg(units=units, wall_s=wall / 1e9, cpu_s=cpu / 1e9, device_s=device_s)
 
     def warm_up(self) -> WarmUp:
-        """Run units until their time is steady: two windows agree, and nothing was compiled in the last one."""
+        """Run units until their time is steady: two windows agree, and nothing was compiled in them.
+
+        What compiling takes does not count towards the end that comes to an arm which never gets steady.
+        """
         spans: list[float] = []
         start, graphs, quiet_since = now_s(self.device), num_compiled(), 0
+        compiled = start
         while True:
             spans.append(self.leg(1).wall_s)
             if num_compiled() != graphs:
-                graphs, quiet_since = num_compiled(), len(spans)
-            seconds = now_s(self.device) - start
+                graphs, quiet_since, compiled = num_compiled(), len(spans), now_s(self.device)
+            now = now_s(self.device)
+            seconds = now - start
             steady = len(spans) - quiet_since >= 2 * _WINDOW and _agree(
                 spans[-2 * _WINDOW : -_WINDOW], spans[-_WINDOW:]
             )
             enough = len(spans) >= _MIN_STEPS and seconds >= _MIN_S
-            if (steady and enough) or len(spans) >= _MAX_STEPS or seconds >= _MAX_S:
+            if (steady and enough) or len(spans) >= _MAX_STEPS or now - compiled >= _MAX_S:
                 median = statistics.median(spans[-_WINDOW:])
+                self.window.warm = True
                 return WarmUp(units=len(spans), seconds=seconds, median_s=median, steady=steady)
 
     def planted(self, share: float) -> Arm:
@@ -131,7 +152,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     parts = np.split(order, NUM_BATCHES)
     drawn = [(sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows])) for rows in parts]
 
-    def build(index: int) -> Any:
+    def build(index: int, dtype: torch.dtype = dtype) -> Batch:
         subgraph, target = drawn[index % NUM_BATCHES]
         return build_batch(backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype)
 
@@ -159,10 +180,25 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
         ]
     else:
         batches = [build(index) for index in range(NUM_BATCHES)]
-    model = build_model(
-        backend, config.model, schema, seed=config.seed, device=device, dtype=dtype, num_outputs=task.num_outputs
-    )
+
+    def new_model(dtype: torch.dtype) -> RelationalModel:
+        return build_model(
+            backend, config.model, schema, seed=config.seed, device=device, dtype=dtype, num_outputs=task.num_outputs
+        )
+
+    model = new_model(dtype)
     model.autocast = autocast_dtype(config.measure)
+
+    def eager_twin(dtype: torch.dtype) -> tuple[RelationalModel, Batch]:
+        twin = new_model(dtype)
+        twin.load_state_dict(model.state_dict())
+        return twin.train(model.training), build(0, dtype)
+
+    def hold_against_eager() -> dict[str, Any]:
+        return summarise(compare(eager_twin, lambda dtype: (model, build(0, dtype)), dtype))
+
+    watch = CompileWatch.start(config.compile)
+    torch_compile(model, config.compile)
     objective, optimizer, turn = objective_of(task), make_optimizer(model, config.train), _Turn()
     losses: list[Tensor] = []
 
@@ -222,6 +258,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "batch_size": config.train.batch_size,
         },
+        window=CompiledWindow(watch=watch, check=hold_against_eager),
     )
 
 

@@ -42,6 +42,8 @@ def compose_trial(overrides: Sequence[str]) -> Composed:
     composed = expand(overrides)
     if len(composed) != 1:
         raise ValueError(f"{' '.join(overrides)}: makes {len(composed)} configs; allowed is one, or use relduel sweep")
+    if composed[0].config.refusal is not None:
+        raise ValueError(composed[0].config.refusal)
     return composed[0]
 
 

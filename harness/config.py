@@ -19,6 +19,7 @@ from typing import Any, Final
 from backends.families import find_family
 from backends.native import check_native
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
+from harness.compile_config import CompileConfig
 from tasks.names import did_you_mean
 
 DTYPES: Final = ("float32", "float64")
@@ -132,6 +133,7 @@ class TrialConfig:
     sampler: SamplerSpec
     train: TrainConfig
     measure: MeasureConfig
+    compile: CompileConfig = CompileConfig()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -162,6 +164,11 @@ class TrialConfig:
             raise ValueError(
                 f"backend.pipeline={self.backend.pipeline!r} with sampler.kind={self.sampler.kind!r}: allowed is null"
             )
+
+    @property
+    def refusal(self) -> str | None:
+        """Return why this combination of valid settings cannot run, or None; a sweep skips it with the reason."""
+        return self.compile.refusal(self.measure.device)
 
     @property
     def layout(self) -> Layout:
@@ -197,6 +204,7 @@ class TrialConfig:
             sampler=_build(SamplerSpec, data, "sampler"),
             train=_build(TrainConfig, data, "train"),
             measure=_build(MeasureConfig, data, "measure"),
+            compile=_build(CompileConfig, data, "compile") if "compile" in data else CompileConfig(),
             seed=seed,
         )
 

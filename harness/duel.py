@@ -6,6 +6,7 @@ command goes on where it stopped; a pair whose gate is missing or red is refused
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backends.families import find_family
+from harness.compile_config import CompileConfig
 from harness.compose import compose_trial
 from harness.config import code_version
 from harness.device_lock import hold_device
@@ -46,6 +48,7 @@ DECLARABLE: Final = (
     "sampler.padding_least",
     "sampler.kind",
     "backend.pipeline",
+    *(f"compile.{field.name}" for field in dataclasses.fields(CompileConfig)),
 )
 _ARMS: Final = ("a", "b")
 
@@ -88,8 +91,9 @@ class DuelPlan:
 
     @property
     def in_turns(self) -> bool:
-        """Tell whether the arms cannot share a process."""
-        return any(side.python or side.checkout for side in self.sides.values())
+        """Tell whether the arms cannot share a process: two compiled ones would share caches, limits and switches."""
+        compiled = all(side.trial.config.compile.on for side in self.sides.values())
+        return compiled or any(side.python or side.checkout for side in self.sides.values())
 
     @property
     def differences(self) -> dict[str, tuple[Any, Any]]:
@@ -160,6 +164,8 @@ def plan_duel(
         given = {key: _value(own, key) for key in ("python", "checkout")}
         rest = [text for text in own if text.partition("=")[0] not in given]
         trial = plan_trials([compose_trial([*common, *rest])])[0]
+        if what in {"batch", "compile_graph"} and trial.config.compile.on:
+            raise ValueError(f"--what {what}: torch.compile has no part in it; allowed is compile=eager")
         if what == "batch" and trial.config.sampler.kind == "native":
             raise ValueError("--what batch: a library's own sampler draws and builds in one; allowed is sampler=shared")
         checkout = Path(given["checkout"]).resolve() if given["checkout"] else None
@@ -301,12 +307,16 @@ def _run_in_turns(
             units = {name: units_of_leg(warm.median_s, settings["leg_s"]) for name, warm in warm_ups.items()}
             legs = {name: partial(_ask_leg, worker) for name, worker in workers.items()}
             blocks = run_blocks(legs, units, blocks=plan.blocks, seed=settings["seed"], on_step=on_step)
+            facts = {name: answer["facts"] for name, answer in ready.items()}
+            for name, worker in workers.items():
+                if plan.sides[name].trial.config.compile.on:
+                    facts[name] = worker.ask("facts")["facts"]
     except WorkerError as error:
         return {"status": "error", "reason": str(error)}
     return {
         "status": "ok",
         **measurements(warm_ups, blocks),
-        "facts": {name: answer["facts"] for name, answer in ready.items()},
+        "facts": facts,
         "environment": ready["b"]["environment"],
         "environments": {name: answer["environment"] for name, answer in ready.items()},
         "code_versions": {name: answer["code_version"] for name, answer in ready.items()},

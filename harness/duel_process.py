@@ -47,7 +47,7 @@ def run_duel_process(job: dict[str, Any], on_step: Callable[[int, int], None]) -
         "status": "ok",
         **measurements(warm_ups, raced.pop("")),
         "planted": {name: legs_of(blocks) for name, blocks in raced.items()},
-        "facts": {name: arm.facts for name, arm in arms.items()},
+        "facts": {name: {**arm.facts, **arm.window.facts()} for name, arm in arms.items()},
     }
 
 

@@ -38,14 +38,31 @@ def default_threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 2) - 1)
 
 
-def child_environment(threads: int) -> dict[str, str]:
+#: What would let torch.compile reuse the work of another process, or not compile, or log otherwise than a record says.
+_UNSET: Final = (
+    "TORCH_COMPILE_JOB_ID",
+    "TORCH_COMPILE_DISABLE",
+    "TORCHDYNAMO_DISABLE",
+    "TORCHINDUCTOR_FX_GRAPH_REMOTE_CACHE",
+    "TORCHINDUCTOR_AUTOGRAD_REMOTE_CACHE",
+    "TORCHINDUCTOR_AUTOTUNE_REMOTE_CACHE",
+    "TORCHINDUCTOR_BUNDLED_AUTOTUNE_REMOTE_CACHE",
+    "TORCHINDUCTOR_FORCE_DISABLE_CACHES",
+)
+
+
+def child_environment(threads: int, caches: Path) -> dict[str, str]:
     """Return the environment of a child: ours, with everything pinned that would change a measurement.
 
+    What torch.compile makes goes to the folder ``caches``: an empty one is a cold start.
     OMP_WAIT_POLICY: DGL opens an OpenMP region for any size; on a busy machine spinning waits would be what is timed.
     PYTORCH_CUDA_ALLOC_CONF: some DGL versions change it on import.
     """
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in _UNSET},
+        "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
+        "TRITON_CACHE_DIR": str(caches / "triton"),
+        "TORCHINDUCTOR_COMPILE_THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
@@ -67,11 +84,13 @@ def run_job(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     stop: threading.Event | None = None,
     program: Sequence[str] = WORKER,
+    caches: Path | None = None,
 ) -> dict[str, Any]:
     """Run a job in a child and return its answer, which always has ``status`` and, unless ok, ``reason``.
 
     ``program`` are the interpreter's arguments, before the path of the job's file. stdout and stderr of the child go
-    to ``log``. Raises JobStoppedError once ``stop`` is set; the child is killed then, and on any other exception.
+    to ``log``. ``caches`` keeps what torch.compile makes; null: a folder of this job's own, which ends with it. Raises
+    JobStoppedError once ``stop`` is set; the child is killed then, and on any other exception.
     """
     with tempfile.TemporaryDirectory(prefix="relduel-") as folder:
         answer, job_file = Path(folder) / "answer.json", Path(folder) / "job.json"
@@ -83,7 +102,7 @@ def run_job(
         with log.open("ab") as output:
             child = subprocess.Popen(
                 [sys.executable, *program, str(job_file)],
-                env=child_environment(threads),
+                env=child_environment(threads, caches or Path(folder) / "caches"),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,15 +23,23 @@ class PhaseLog:
     """Seconds by phase (``seconds``, keys end in ``_s``) and memory by phase, on the host and on the device.
 
     Make it before the device is first used: the memory then in use is what the device's delta counts from.
-    ``sample_nvml=False`` leaves out the thread that samples NVML while a phase runs.
+    ``sample_nvml=False`` leaves out the thread that samples NVML while a phase runs. ``on_enter`` is told of each phase
+    before it begins.
     """
 
-    def __init__(self, device: torch.device, *, sample_nvml: bool = True) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        sample_nvml: bool = True,
+        on_enter: Callable[[str], None] = lambda name: None,
+    ) -> None:
         self.seconds: dict[str, float] = {}
         #: Seconds spent on reading memory, which are in no phase.
         self.reading_s = 0.0
         self._device = device
         self._sample = sample_nvml
+        self._on_enter = on_enter
         self._nvml = open_nvml(device)
         self._device_start = self._nvml.device_used_bytes()
         self._peaks: dict[str, Peaks] = {}
@@ -41,6 +50,7 @@ class PhaseLog:
     def enter(self, name: str) -> None:
         """End the current phase, if any, and begin another."""
         self.close()
+        self._on_enter(name)
         before = time.perf_counter()
         self._name = name
         self._window = open_window(self._nvml, self._device_start, sample=self._sample)

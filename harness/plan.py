@@ -69,7 +69,11 @@ class PlannedTrial:
     @property
     def label(self) -> str:
         """Say in a few words which trial this is."""
-        return f"{self.config.task} · {self.config.model.family} · {self.config.backend.name} · seed {self.config.seed}"
+        compiled = f" · compile {self.config.compile.label}" if self.config.compile.on else ""
+        return (
+            f"{self.config.task} · {self.config.model.family} · {self.config.backend.name}{compiled} · "
+            f"seed {self.config.seed}"
+        )
 
     @property
     def command(self) -> str:
@@ -110,7 +114,7 @@ def plan_trials(composed: Sequence[Composed], *, quality_only: bool = False) -> 
             metric=METRIC_OF[found.task_type],
             task_type=found.task_type,
             data_fingerprint=fingerprint,
-            skip=skips[item.config.backend, item.config.sampler.kind],
+            skip=skips[item.config.backend, item.config.sampler.kind] or item.config.refusal,
             quality_only=quality_only,
             time_units=found.time_units,
         )

@@ -20,6 +20,7 @@ from typing import Any, Final
 from rich.progress import TaskID
 
 from harness.boosted import boosted_baselines, recorded_baselines
+from harness.compile_trial import run_trial_job
 from harness.config import code_version
 from harness.device_lock import hold_device
 from harness.launch import JobStoppedError, default_threads, run_job
@@ -196,7 +197,7 @@ def run_one(
         with hold_device(trial.config.measure.device, shared=trial.quality_only, stop=stop, say=_say):
             boosted = recorded_baselines(boosted_baselines(trial, store.log_path(trial.trial_id), stop))
             started = _now()
-            answer = run_job(
+            answer = run_trial_job(
                 {
                     "kind": "trial",
                     "config": trial.config.to_dict(),
@@ -205,6 +206,7 @@ def run_one(
                     "predictions": str(store.predictions_path(trial.trial_id)),
                     "timed": not trial.quality_only,
                 },
+                trial.config,
                 threads=threads,
                 timeout_s=trial.config.measure.timeout_s,
                 log=store.log_path(trial.trial_id),
@@ -221,11 +223,14 @@ def run_one(
     config["measure"]["quality_only"] = trial.quality_only
     measured = {
         name: answer[name]
-        for name in ("phases", "steps", "memory", "metrics", "baselines", "predictions_hash")
+        for name in ("phases", "steps", "memory", "metrics", "baselines", "compile", "predictions_hash")
         if name in answer
     }
     if "baselines" in measured:
         measured["baselines"] |= boosted
+    if trial.config.compile.on:  # said of a trial that never came to compile, too
+        section = {"mode": trial.config.compile.label, **measured.get("compile", {}), "status": answer["status"]}
+        measured["compile"] = section
     parity = gate_answer(trial, store)
     record = TrialRecord(
         trial_id=trial.trial_id,

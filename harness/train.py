@@ -248,14 +248,14 @@ def score(
 ) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
     """Score a whole split: (metrics, predictions f64[S]). The same weights give the same scores on every call.
 
-    Each row of a table is encoded once, however many batches show it.
+    Each row of a table is encoded once, however many batches show it; not so in a compiled model or padded batches.
     """
     training = model.training
     model.eval()
     parts, kept = [], EncodedRows([table.num_rows for table in feed.task.graph.tables])
     with torch.no_grad():
         for batch in _in_order(feed, split, batch_size):
-            output = model(batch, kept if batch.padded is None else None)
+            output = model(batch, kept if batch.padded is None and not model.compiled else None)
             parts.append(objective.predict(batch.of_seeds(output)))
     model.train(training)
     predictions = to_array(torch.cat(parts).double())

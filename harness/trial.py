@@ -17,12 +17,14 @@ from backends.pipeline import make_pipeline
 from backends.registry import UnavailableError
 from backends.samplers import make_sampler
 from backends.weights import build_model
+from harness.compile_watch import CompileWatch
 from harness.config import TrialConfig
 from harness.energy import begin_energy, end_energy, energy_fields, idle_power_w
 from harness.phases import PhaseLog
 from harness.precision import autocast_dtype, precision_fields, set_tf32
 from harness.seeding import seed_torch
 from harness.split import measure_split
+from harness.torch_compile import assert_compiled, one_graph_or_unavailable, torch_compile
 from harness.train import Feed, train
 from results.predictions import predictions_hash
 from tasks.baselines import baseline_scores
@@ -40,7 +42,8 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     device, dtype = torch.device(config.measure.device), getattr(torch, config.measure.dtype)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UnavailableError("torch finds no CUDA device here; measure.device=cpu runs")
-    phases = PhaseLog(device)
+    watch = CompileWatch.start(config.compile)
+    phases = PhaseLog(device, on_enter=watch.enter)
     seed_torch(config.seed)
     set_tf32(config.measure.tf32)
     phases.enter("import_library")
@@ -78,6 +81,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         num_outputs=task.num_outputs,
     )
     model.autocast = autocast_dtype(config.measure)
+    torch_compile(model, config.compile)
     feed = Feed(
         backend=backend,
         graph=graph,
@@ -91,8 +95,18 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     phases.close()
     idle = idle_power_w(device)
     mark = begin_energy(device)
-    history = train(model, feed, config.train, seed=config.seed, phases=phases, on_step=on_step)
+
+    def step_done(done: int, total: int) -> None:
+        watch.enter(watch.phase, done)
+        on_step(done, total)
+
+    with one_graph_or_unavailable(config.compile):
+        history = train(model, feed, config.train, seed=config.seed, phases=phases, on_step=step_done)
     phases.close()
+    assert_compiled(config.compile, watch.num_graphs)
+    compiled = watch.section()
+    if config.compile.on:
+        compiled["cold_first_step_s"] = history.step_s[0]
     energy, window_s = end_energy(mark)
     memory, num, step_split = phases.memory(), config.measure.split_steps, None
     if num:
@@ -116,6 +130,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         },
         "memory": memory,
+        "compile": compiled,
         "curve": history.curve,
         "metrics": history.metrics,
         "baselines": baselines,

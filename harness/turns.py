@@ -61,7 +61,7 @@ class LiveWorker:
             ),
             encoding="utf-8",
         )
-        environment = child_environment(threads)
+        environment = child_environment(threads, job_file.with_name("caches"))
         root = checkout or Path(__file__).parent.parent
         environment["PYTHONPATH"] = str(root)
         with log.open("ab") as output:

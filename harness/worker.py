@@ -67,6 +67,13 @@ def _run_trial(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict
     return {"status": "ok", "environment": _environment(job["threads"], device, config) | before, **fields}
 
 
+def _run_probe(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    from harness.compile_probe import run_probe
+
+    config, folder = TrialConfig.from_dict(job["config"]), Path(job["folder"])
+    return {"status": "ok", **run_probe(config, folder, compiled=job["compiled"], parity=job["parity"])}
+
+
 def _run_gate(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
     import torch
 
@@ -146,6 +153,7 @@ def _serve_arm(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict
 
 _KINDS = {
     "trial": _run_trial,
+    "compile_probe": _run_probe,
     "parity": _run_gate,
     "boost": _run_boost,
     "doctor": _run_doctor,

@@ -27,6 +27,8 @@ MEMORY_KINDS: Final = {
     "nvml": "nvml_process_peak_bytes",
     "rss": "host_peak_bytes",
 }
+#: What torch.compile counted, the same on every machine: fewer is better.
+COMPILE_COUNTS: Final = ("graphs", "graph_breaks", "recompiles", "fallbacks")
 _MOMENTARY: Final = ("load", "noisy")
 
 
@@ -185,7 +187,8 @@ def _make_cell(name: str, records: Sequence[TrialRecord]) -> Cell:
 def _make_trial(seed: int, record: TrialRecord) -> CellTrial:
     metric = str(record.setting("task.metric", "?"))
     timed = is_timed(record)
-    counts = {"num_parameters": record.steps.get("num_parameters"), "graph_breaks": record.compile.get("graph_breaks")}
+    counts = {"num_parameters": record.steps.get("num_parameters")}
+    counts |= {name: record.compile.get(name) for name in COMPILE_COUNTS}
     memory = {kind: record.memory.get(name) for kind, name in MEMORY_KINDS.items()}
     return CellTrial(
         trial_id=record.trial_id,

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from results.calibrations import StoredCalibration
 from results.cell_times import Confirm, check_times
 from results.cell_verdict import PROMOTE, CellVerdict, Word, verdict_on
-from results.cells import Cell, CellTrial, Failure, Gathered
+from results.cells import COMPILE_COUNTS, Cell, CellTrial, Failure, Gathered
 from results.regression import Check, judge_count, judge_memory, judge_quality
 from results.stats import holm
 from results.text import direction, plain
@@ -190,15 +190,15 @@ def _memory(old: Cell, new: Cell) -> list[CellVerdict]:
 
 
 def _counts(old: Cell, new: Cell) -> list[CellVerdict]:
-    """Judge counts exactly over the seeds of both sides: edges of each batch, parameters, graph breaks."""
+    """Judge counts exactly over the seeds of both sides: edges of each batch, parameters, what was compiled."""
     before, after = old.by_seed(), new.by_seed()
     shared = sorted(before.keys() & after.keys())
     verdicts = []
-    for quantity in ("edges", "num_parameters", "graph_breaks"):
+    for quantity in ("edges", "num_parameters", *COMPILE_COUNTS):
         sides = [[count for seed in shared for count in _count(its[seed], quantity)] for its in (before, after)]
         if not sides[0] and not sides[1]:
             continue
-        check = judge_count(*sides, lower_is_better=quantity == "graph_breaks")
+        check = judge_count(*sides, lower_is_better=quantity in COMPILE_COUNTS)
         means = [statistics.fmean(its) if its else None for its in sides]
         verdicts.append(
             verdict_on(

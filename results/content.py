@@ -14,6 +14,7 @@ import pandas as pd
 from results.arms import FORMS_LEGEND, OWN_SAMPLER, libraries_in
 from results.beside import skipped_baselines
 from results.blocks import Block, Code, Document, Points, Prose, Section
+from results.compile_page import compile_blocks
 from results.costs import costs_table, energy_block
 from results.exclusions import exclusion_blocks, unreadable
 from results.fairness import environments_table, fairness_points
@@ -70,6 +71,7 @@ def build_document(
         )
     datasets = ", ".join(dict.fromkeys(trials["dataset"]))
     names = " and ".join(backend_name(name) for name in libraries_in(trials))
+    compiled = compile_blocks(records)
     left_out = exclusion_blocks(trials, records, parity, [*problems, *races.problems])
     sections = (
         Section(anchor="summary", title="What this shows", blocks=(_summary(trials, parity, records, races), made)),
@@ -77,6 +79,7 @@ def build_document(
         section,
         Section(anchor="convergence", title="Convergence", blocks=convergence_blocks(curves_frame(records, trials))),
         Section(anchor="steps", title="Step time and memory", blocks=measure_blocks(trials)),
+        *([Section(anchor="compile", title="torch.compile", blocks=compiled)] if compiled else []),
         proofs,
         *staged,
         Section(anchor="environment", title="Environment", blocks=_environment(records)),

@@ -122,7 +122,7 @@ def test_configs_hold_every_key_of_the_dataclasses() -> None:
     """A key that a user can set stands in the composed config, so that a typo can be told from it."""
     import yaml
 
-    for group, name in (("sampler", "shared"), ("train", "default"), ("measure", "default")):
+    for group, name in (("sampler", "shared"), ("train", "default"), ("measure", "default"), ("compile", "model")):
         data: dict[str, Any] = yaml.safe_load((SHELF / group / f"{name}.yaml").read_text())
         kind = type(getattr(config(), group))
         assert set(data) == {field.name for field in dataclasses.fields(kind)}, group

@@ -134,6 +134,16 @@ def test_warm_up_waits_for_compilations(clock: list[float], monkeypatch: pytest.
     assert Arm(device=CPU, loop=lambda count: None).warm_up().units > 60 + 40
 
 
+def test_a_long_compilation_does_not_end_the_warm_up(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first unit of two minutes that compiled is followed by as many units as any arm needs to be steady."""
+    calls = iter(range(10**6))
+    monkeypatch.setattr(arms, "num_compiled", lambda: min(next(calls), 1))
+    clock += [120.0, 0.05]
+    warm = Arm(device=CPU, loop=lambda count: None).warm_up()
+    assert warm.steady
+    assert math.isclose(warm.median_s, 0.05)
+
+
 @pytest.mark.parametrize("what", ["step", "forward", "backward", "inference", "batch", "compile_graph"])
 def test_every_unit_of_work_runs_and_takes_time(what: str, plan: DuelPlan) -> None:
     """Each kind of work can be repeated, and does what its name says to gradients and weights."""

@@ -29,7 +29,7 @@ def test_answer_comes_back(tmp_path: Path) -> None:
 
 def test_environment_pins_what_changes_timings() -> None:
     """Threads, OpenMP's waiting, DGL's backend and the CUDA allocator are set for every child."""
-    environment = child_environment(3)
+    environment = child_environment(3, Path("caches"))
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "3"
     assert environment["OMP_WAIT_POLICY"] == "passive"
     assert environment["DGLBACKEND"] == "pytorch"

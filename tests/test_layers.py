@@ -21,7 +21,8 @@ CHILD = {
     f"harness.{name}"
     for name in (
         *("arena", "arm_worker", "arms", "clock", "doctor", "duel_process", "energy", "gate_batches", "memory", "nvml"),
-        *("padding_log", "parity", "phases", "precision", "sampler_check", "seeding", "split", "train", "trial"),
+        *("compile_parity", "compile_probe", "compile_watch", "compile_window", "padding_log", "parity", "phases"),
+        *("precision", "sampler_check", "seeding", "split", "torch_compile", "train", "trial"),
     )
 }
 

@@ -77,22 +77,30 @@ class ReferenceOperators:
 
     def union(self, indices: Sequence[int]) -> EdgeOperators:
         """Shift each relation's sources by the number of those before it."""
-        parts = [self.relation(index) for index in indices]
-        src, offset = [], 0
-        for index, part in zip(indices, parts, strict=True):
-            src.append(self.topology.graph.edges[index][0] + offset)
-            offset += part.num_src
-        dst = torch.cat([self.topology.graph.edges[index][1] for index in indices])
-        return ReferenceEdgeOperators(src=torch.cat(src), dst=dst, num_src=offset, num_dst=parts[0].num_dst)
+
+        def build() -> ReferenceEdgeOperators:
+            parts = [self.relation(index) for index in indices]
+            src, offset = [], 0
+            for index, part in zip(indices, parts, strict=True):
+                src.append(self.topology.graph.edges[index][0] + offset)
+                offset += part.num_src
+            dst = torch.cat([self.topology.graph.edges[index][1] for index in indices])
+            return ReferenceEdgeOperators(src=torch.cat(src), dst=dst, num_src=offset, num_dst=parts[0].num_dst)
+
+        return self.topology.derive(f"union {tuple(indices)}", build)
 
     def folded(self) -> EdgeOperators:
         """Shift each relation's ends by the number of nodes of the types before theirs."""
-        graph, num_src, num_dst = self.topology.graph, self.topology.num_src, self.topology.num_dst
-        src = [edges[0] + sum(num_src[: ends[0]]) for edges, ends in zip(graph.edges, graph.ends, strict=True)]
-        dst = [edges[1] + sum(num_dst[: ends[1]]) for edges, ends in zip(graph.edges, graph.ends, strict=True)]
-        return ReferenceEdgeOperators(
-            src=torch.cat(src), dst=torch.cat(dst), num_src=sum(num_src), num_dst=sum(num_dst)
-        )
+
+        def build() -> ReferenceEdgeOperators:
+            graph, num_src, num_dst = self.topology.graph, self.topology.num_src, self.topology.num_dst
+            src = [edges[0] + sum(num_src[: ends[0]]) for edges, ends in zip(graph.edges, graph.ends, strict=True)]
+            dst = [edges[1] + sum(num_dst[: ends[1]]) for edges, ends in zip(graph.edges, graph.ends, strict=True)]
+            return ReferenceEdgeOperators(
+                src=torch.cat(src), dst=torch.cat(dst), num_src=sum(num_src), num_dst=sum(num_dst)
+            )
+
+        return self.topology.derive("folded", build)
 
 
 def operators(topology: Topology) -> ReferenceOperators:

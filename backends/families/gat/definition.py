@@ -56,6 +56,12 @@ class GatConv(nn.Module):
         self.ends, self.operators = relation_ends(schema), operators
         self.relations = nn.ModuleList(GatRelation(spec.channels, spec.heads) for _ in self.ends)
 
+    def prepare(self, topology: Topology) -> None:
+        """Make the operators of every relation, once a topology."""
+        operators = self.operators(topology)
+        for index in range(len(self.ends)):
+            operators.relation(index)
+
     def forward(self, topology: Topology, x_NC: list[Tensor]) -> list[Tensor | None]:
         """Return [N, C] per node type, None where no relation ends."""
         operators = self.operators(topology)

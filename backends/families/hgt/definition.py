@@ -58,6 +58,11 @@ class HgtConv(nn.Module):
     def __init__(self, spec: ModelSpec, schema: GraphSchema, operators: OperatorsOf) -> None:
         super().__init__()
         self.ends, self.operators = relation_ends(schema), operators
+        #: Each type that relations end in, with the relations.
+        self.unions = [
+            (dst, [index for index, ends in enumerate(self.ends) if ends[1] == dst])
+            for dst in sorted({dst for _, dst in self.ends})
+        ]
         shape_HRKK = (spec.heads, len(self.ends), *(spec.channels // spec.heads,) * 2)
         self.projections = nn.ModuleList(HgtProjections(spec.channels, spec.heads) for _ in schema.tables)
         self.outs = nn.ModuleList(nn.Linear(spec.channels, spec.channels) for _ in schema.tables)
@@ -75,6 +80,12 @@ class HgtConv(nn.Module):
         for ones in (*self.priors, self.skip):
             nn.init.ones_(ones)
 
+    def prepare(self, topology: Topology) -> None:
+        """Join the edges into each type, once a topology."""
+        operators = self.operators(topology)
+        for _, indices in self.unions:
+            operators.union(indices)
+
     def forward(self, topology: Topology, x_NC: list[Tensor]) -> list[Tensor | None]:
         """Return [N, C] per node type, None where no relation ends."""
         operators = self.operators(topology)
@@ -84,8 +95,7 @@ class HgtConv(nn.Module):
         scaled_HRKK = self.attention * torch.stack(list(self.priors))[..., None, None]
         scaled_HRKK = scaled_HRKK / math.sqrt(self.attention.shape[-1])
         out: list[Tensor | None] = [None] * len(x_NC)
-        for dst in sorted({dst for _, dst in self.ends}):
-            indices = [index for index, ends in enumerate(self.ends) if ends[1] == dst]
+        for dst, indices in self.unions:
             x_DC = x_NC[dst][: topology.num_dst[dst]]
             edges = operators.union(indices)
             key = torch.cat([_transform(keys[self.ends[index][0]], scaled_HRKK[:, index]) for index in indices])

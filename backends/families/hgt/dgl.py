@@ -68,6 +68,10 @@ class HgtLayer(nn.Module):
                 setattr(self.layer, name, BiasedLinear(spec.channels, num_types))
             self.layer.linear_a = BiasedLinear(spec.channels, num_types, activated=True)
 
+    def prepare(self, topology: Topology) -> None:
+        """Fold the graph, once a topology."""
+        topology.derive("hgt folded", lambda: fold(topology, self.schema))
+
     def forward(self, topology: Topology, x_NC: list[Tensor]) -> list[Tensor | None]:
         """Return [N, C] per node type, None where no relation ends."""
         folded = topology.derive("hgt folded", lambda: fold(topology, self.schema))

@@ -5,35 +5,41 @@ latter are not the first of the former, as both libraries' own convention has it
 layers get the pair (sources, destinations), with blocks and without. Then a layer projects each source once, each
 destination once, and no node that the next layer does not read: the same work in every library and in the definition.
 Stacking copies the nodes' channels, once a layer without blocks, twice with them. The edges are folded by
-``Operators.folded``, once a batch or, with blocks, once a layer: in the first forward pass, not in batch building.
+``Operators.folded``, once a batch or, with blocks, once a layer: before the first forward pass, not in batch building.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backends.base import ParameterMap, Place, Topology
+from backends.base import OperatorsOf, ParameterMap, Place, Topology
 from tasks.graph import GraphSchema
 
-#: Runs a layer on the folded edges of a topology, from sources [S, C] and destinations [D, C]: [D, C].
-Run = Callable[[nn.Module, Topology, Tensor, Tensor], Tensor]
+#: Runs a layer on folded edges, from sources [S, C] and destinations [D, C]: [D, C].
+Run = Callable[[nn.Module, Any, Tensor, Tensor], Tensor]
 
 
 class FoldedLayer(nn.Module):
     """One layer for all nodes and all edges behind the signature that all layers share."""
 
-    def __init__(self, layer: nn.Module, run: Run) -> None:
+    def __init__(self, layer: nn.Module, operators: OperatorsOf, run: Run) -> None:
         super().__init__()
-        self.layer, self.run = layer, run
+        self.layer, self.operators, self.run = layer, operators, run
+
+    def prepare(self, topology: Topology) -> None:
+        """Fold the edges, once a topology."""
+        self.operators(topology).folded()
 
     def forward(self, topology: Topology, x_NC: list[Tensor]) -> list[Tensor]:
         """Return [N, C] per node type, never None: one layer for all does not know which types no relation ends in."""
         src_SC, dst_DC = fold_nodes(topology, x_NC)
-        return list(self.run(self.layer, topology, src_SC, dst_DC).split(topology.num_dst))
+        edges = self.operators(topology).folded()
+        return list(self.run(self.layer, edges, src_SC, dst_DC).split(topology.num_dst))
 
 
 def fold_nodes(topology: Topology, x_NC: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from backends.base import ParameterMap, Topology, native_relations
+from backends.base import ParameterMap, native_relations
 from backends.families import find_family
 from backends.families.homogeneous.fold import FoldedLayer, fold_places, fold_schema
 from backends.pyg.hetero import layer_name
@@ -16,7 +16,7 @@ from tasks.graph import GraphSchema
 def conv(spec: ModelSpec, schema: GraphSchema) -> nn.Module:
     """Build one layer: the inner family's, taken out of the HeteroConv around it."""
     inner: nn.Module = find_family(spec.inner).module("pyg").conv(spec, fold_schema(schema))
-    return FoldedLayer(inner.get_submodule(_stem(schema)), _run)
+    return FoldedLayer(inner.get_submodule(_stem(schema)), operators, _run)
 
 
 def parameter_map(spec: ModelSpec, schema: GraphSchema) -> ParameterMap:
@@ -28,7 +28,5 @@ def _stem(schema: GraphSchema) -> str:
     return layer_name(native_relations(fold_schema(schema))[0])
 
 
-def _run(layer: nn.Module, topology: Topology, src_SC: Tensor, dst_DC: Tensor) -> Tensor:
-    edges = operators(topology).folded()
-    assert isinstance(edges, PygEdgeOperators)
+def _run(layer: nn.Module, edges: PygEdgeOperators, src_SC: Tensor, dst_DC: Tensor) -> Tensor:
     return layer((src_SC, dst_DC), edges.native(src_SC.dtype))

@@ -41,6 +41,12 @@ class RgcnConv(nn.Module):
         nn.init.xavier_uniform_(self.root)
         nn.init.zeros_(self.bias)
 
+    def prepare(self, topology: Topology) -> None:
+        """Make the operators of every relation, once a topology."""
+        operators = self.operators(topology)
+        for index in range(len(self.ends)):
+            operators.relation(index)
+
     def forward(self, topology: Topology, x_NC: list[Tensor]) -> list[Tensor | None]:
         """Return [N, C] per node type."""
         operators = self.operators(topology)

@@ -47,18 +47,29 @@ class RgcnLayer(nn.Module):
             self_loop=True,
         )
 
+    def prepare(self, topology: Topology) -> None:
+        """Fold the graph and take the normaliser in the weights' dtype, once a topology."""
+        self._folded(topology)
+        if not self.stock:
+            self._normaliser(topology, next(self.layer.parameters()).dtype)
+
     def forward(self, topology: Topology, x_NC: list[Tensor]) -> list[Tensor | None]:
         """Return [N, C] per node type."""
-        folded = topology.derive("rgcn folded", lambda: fold(topology, self.schema))
+        folded = self._folded(topology)
         parts = [x[:num] for x, num in zip(x_NC, topology.num_dst, strict=True)]
         if topology.num_src != topology.num_dst:
             parts += [x[dst:src] for x, src, dst in zip(x_NC, topology.num_src, topology.num_dst, strict=True)]
-        x_SC, norm = torch.cat(parts), None
-        if not self.stock:
-            dtype = x_SC.dtype
-            norm = topology.derive(f"rgcn norm {dtype}", lambda: folded.degree.to(dtype).reciprocal().unsqueeze(1))
+        x_SC = torch.cat(parts)
+        norm = None if self.stock else self._normaliser(topology, x_SC.dtype)
         out = self.layer(folded.graph, x_SC, folded.etype, norm, presorted=True)
         return list(out.split(list(topology.num_dst)))
+
+    def _folded(self, topology: Topology) -> FoldedGraph:
+        return topology.derive("rgcn folded", lambda: fold(topology, self.schema))
+
+    def _normaliser(self, topology: Topology, dtype: torch.dtype) -> Tensor:
+        degree = self._folded(topology).degree
+        return topology.derive(f"rgcn norm {dtype}", lambda: degree.to(dtype).reciprocal().unsqueeze(1))
 
 
 def fold(topology: Topology, schema: GraphSchema) -> FoldedGraph:

@@ -39,6 +39,10 @@ class RgcnLayer(nn.Module):
             spec.channels, spec.channels, len(schema.relations), num_bases=spec.bases, aggr="mean", is_sorted=True
         )
 
+    def prepare(self, topology: Topology) -> None:
+        """Fold the edges, once a topology."""
+        topology.derive("rgcn folded", lambda: fold(topology, self.schema))
+
     def forward(self, topology: Topology, x_NC: list[Tensor]) -> list[Tensor | None]:
         """Return [N, C] per node type.
 

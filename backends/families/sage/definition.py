@@ -35,6 +35,12 @@ class SageConv(nn.Module):
         self.ends, self.operators = relation_ends(schema), operators
         self.relations = nn.ModuleList(SageRelation(spec.channels, spec.aggregation) for _ in self.ends)
 
+    def prepare(self, topology: Topology) -> None:
+        """Make the operators of every relation, once a topology."""
+        operators = self.operators(topology)
+        for index in range(len(self.ends)):
+            operators.relation(index)
+
     def forward(self, topology: Topology, x_NC: list[Tensor]) -> list[Tensor | None]:
         """Return [N, C] per node type, None where no relation ends."""
         operators = self.operators(topology)

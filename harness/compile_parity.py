@@ -1,0 +1,141 @@
+"""Is a compiled model still the same function? Outputs and weight gradients against the eager model's. Loads torch.
+
+Guarantees: same weights, same batch; in float64 the bar is the gate's. In float32 the compiled model sums in another
+order, so a difference above the gate's bar is held against four times what the *eager* float32 model differs from the
+float64 one, measured on the spot, under the gate's ceiling. A NaN is an infinite difference. Input gradients are not
+looked at: a compiled model does not show its inside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backends.base import load_backend
+from backends.batch import Batch, build_batch
+from backends.model import RelationalModel
+from backends.parity import TOLERANCE, max_rel_diff
+from backends.sampler import TemporalSampler
+from backends.spec import SamplerSpec
+from backends.tensors import to_tensor
+from backends.weights import build_model
+from harness.config import TrialConfig
+from harness.parity import FLOOR_FACTOR, SINGLE_CEILING
+from harness.seeding import shuffled_rows
+from harness.torch_compile import torch_compile
+from tasks.load import load_task
+
+#: Makes a model, compiled or not, and the batch that it is asked about, in a dtype.
+Make = Callable[[torch.dtype], tuple[RelationalModel, Batch]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one forward and backward pass gave: the seeds' outputs, and weight gradients by name."""
+
+    output: dict[str, Tensor]
+    weight_grad: dict[str, Tensor]
+
+    def in_float64(self) -> Answer:
+        """Return the same numbers in float64."""
+        return Answer(
+            output={name: its.double() for name, its in self.output.items()},
+            weight_grad={name: its.double() for name, its in self.weight_grad.items()},
+        )
+
+
+def parity_of(config: TrialConfig, folder: Path) -> dict[str, Any]:
+    """Compile the model of a config anew and hold it against the eager one, in float64 and in the trial's dtype."""
+    device = torch.device(config.measure.device)
+    backend, task = (
+        load_backend(config.backend.name),
+        load_task(folder, config.task, self_depth=config.dataset.self_depth),
+    )
+    graph, schema, seeds = backend.compile_graph(task.graph, device), task.graph.schema, task.split.train
+    sampler = TemporalSampler(task.graph, SamplerSpec(**_shared(config)), config.seed)
+    rows = shuffled_rows(len(seeds), seed=config.seed, epoch=0)[: config.train.batch_size]
+    subgraph, target = sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows])
+
+    def make(dtype: torch.dtype) -> tuple[RelationalModel, Batch]:
+        model = build_model(
+            backend, config.model, schema, seed=config.seed, device=device, dtype=dtype, num_outputs=task.num_outputs
+        )
+        batch = build_batch(backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype)
+        return model, batch
+
+    def make_compiled(dtype: torch.dtype) -> tuple[RelationalModel, Batch]:
+        model, batch = make(dtype)
+        torch_compile(model, config.compile)
+        return model, batch
+
+    dtypes = dict.fromkeys([torch.float64, getattr(torch, config.measure.dtype)])
+    return summarise([row for dtype in dtypes for row in compare(make, make_compiled, dtype)])
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return whether all rows are within their bars, the worst first."""
+    return {"ok": bool(rows) and all(row["ok"] for row in rows), "rows": rows}
+
+
+def compare(make: Make, make_compiled: Make, dtype: torch.dtype) -> list[dict[str, Any]]:
+    """Return a row for the outputs and one for the weight gradients."""
+    eager, compiled = answer(*make(dtype)), answer(*make_compiled(dtype))
+    differences = _differences(eager, compiled)
+    tolerance = dict.fromkeys(differences, TOLERANCE[dtype])
+    if dtype == torch.float32 and any(its > tolerance[name] for name, its in differences.items()):
+        floor = _differences(answer(*make(torch.float64)), eager.in_float64())
+        tolerance = {name: max(bar, min(FLOOR_FACTOR * floor[name], SINGLE_CEILING)) for name, bar in tolerance.items()}
+    return [
+        {
+            "quantity": name,
+            "dtype": str(dtype).removeprefix("torch."),
+            "max_rel_diff": its if its < math.inf else None,
+            "tolerance": tolerance[name],
+            "ok": its <= tolerance[name],
+        }
+        for name, its in differences.items()
+    ]
+
+
+def answer(model: RelationalModel, batch: Batch) -> Answer:
+    """Run a model forward and backward on a batch, with a fixed random cotangent [B, O] on the output.
+
+    Where it has dropout it runs in evaluation mode: random draws are no part of the function.
+    """
+    training, autocast = model.training, model.autocast
+    model.autocast = None  # its roundings are no part of the function either
+    model.train(training and not model.dropout.p)
+    model.zero_grad(set_to_none=True)
+    output = batch.of_seeds(model(batch))
+    generator = torch.Generator().manual_seed(0)
+    cotangent = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+    torch.autograd.backward((output * cotangent).sum())
+    found = Answer(
+        output={"seeds": output.detach().clone()},
+        weight_grad={
+            name: torch.zeros_like(its) if its.grad is None else its.grad.detach().clone()
+            for name, its in model.named_parameters()
+        },
+    )
+    model.zero_grad(set_to_none=True)
+    model.train(training)
+    model.autocast = autocast
+    return found
+
+
+def _differences(first: Answer, second: Answer) -> dict[str, float]:
+    return {
+        "output": max_rel_diff(first.output, second.output),
+        "weight_grad": max_rel_diff(first.weight_grad, second.weight_grad),
+    }
+
+
+def _shared(config: TrialConfig) -> dict[str, Any]:
+    """Return the sampler's settings with the shared sampler in place of a library's own: parity needs one batch."""
+    return {**dataclasses.asdict(config.sampler), "kind": "shared"}

@@ -1,0 +1,82 @@
+"""A trial with torch.compile, from the parent: cold, warm, eager, and whether it is the same function. No torch.
+
+Guarantees: the trial starts with empty caches of its own, which no other trial's work can warm, and the warm start sees
+what it left and nothing else; a compiled model that is another function makes the trial an error, whatever its speed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.config import TrialConfig
+from harness.launch import run_job
+
+_PEAKS = ("host_peak_bytes", "device_peak_bytes", "nvml_process_peak_bytes")
+
+
+def run_trial_job(job: Mapping[str, Any], config: TrialConfig, **how: Any) -> dict[str, Any]:
+    """Run a trial's job as ``run_job`` does; with torch.compile also start it warm and eager, and check parity.
+
+    ``config`` is the job's. What a probe could not do is said in the section ``compile`` of the answer.
+    """
+    if not config.compile.on:
+        return run_job(dict(job), **how)
+    with tempfile.TemporaryDirectory(prefix="relduel-caches-") as folder:
+        answer = run_job(dict(job), **how, caches=Path(folder))
+        if answer["status"] != "ok":
+            return answer
+        quiet = {name: value for name, value in how.items() if name != "on_progress"}
+        again = {**job, "kind": "compile_probe"}
+        warm = run_job({**again, "compiled": True, "parity": True}, **quiet, caches=Path(folder))
+        eager = run_job({**again, "compiled": False, "parity": False}, **quiet)
+    section = {**answer["compile"], **describe_starts(answer, warm, eager)}
+    return {**answer, "compile": section, **verdict_of(section)}
+
+
+def describe_starts(cold: Mapping[str, Any], warm: Mapping[str, Any], eager: Mapping[str, Any]) -> dict[str, Any]:
+    """Return first steps and peak memory of the three starts, the warm start's compilations, and parity."""
+    by_phase = cold["memory"].get("by_phase", {})
+    return {
+        "warm_first_step_s": warm.get("first_step_s"),
+        "eager_first_step_s": eager.get("first_step_s"),
+        "probe_step_s": {"compiled": warm.get("step_s"), "eager": eager.get("step_s")},
+        "warm": warm.get("compile") or {"reason": warm.get("reason")},
+        "eager": {"reason": eager.get("reason")},
+        "memory": {
+            "cold": _training_peaks(by_phase),
+            "warm": _training_peaks(warm.get("memory", {}).get("by_phase", {})),
+            "eager": _training_peaks(eager.get("memory", {}).get("by_phase", {})),
+        },
+        "parity": warm.get("parity") or {"ok": None, "rows": [], "reason": warm.get("reason")},
+    }
+
+
+def verdict_of(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the status and reason that the section forces on its trial; nothing where parity is green.
+
+    Parity that could not be had is no green one.
+    """
+    parity = section["parity"]
+    if parity["ok"]:
+        return {}
+    bad = [
+        f"{row['quantity']} in {row['dtype']} differs by {row['max_rel_diff']}, allowed is {row['tolerance']:g}"
+        for row in parity["rows"]
+        if not row["ok"]
+    ]
+    why = "; ".join(bad) or f"it could not be compared: {parity.get('reason')}"
+    return {"status": "error", "reason": f"the compiled model is not shown to be the eager one: {why}"}
+
+
+def _training_peaks(by_phase: Mapping[str, Mapping[str, Any]]) -> dict[str, int | None]:
+    """Return the larger of the peaks of the first step and of those after it, by name; null where one is unread."""
+    phases = [by_phase[name] for name in ("first_step", "train") if name in by_phase]
+    found: dict[str, int | None] = {}
+    for name in _PEAKS:
+        values = [phase.get(name) for phase in phases]
+        known = [value for value in values if value is not None]
+        found[name] = max(known) if known and len(known) == len(values) else None
+    return found

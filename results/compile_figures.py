@@ -1,0 +1,118 @@
+"""What a mode of torch.compile is worth, from records and duels: speed-up, break-even, time to a target. No torch.
+
+Guarantees: pure functions; never is ``math.inf``, never a large number; what cannot be said is None. A steady speed-up
+comes from a duel alone: steps of two separate trials describe them, they do not compare them (METHOD M12).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from results.record import CurvePoint, TrialRecord
+from results.verdict import Verdict
+
+#: Steps at the end of a trial whose median stands for its steady step.
+STEADY_STEPS: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedUp:
+    """How many times as fast as the eager arm the compiled one is, with its 90 % interval; below 1 it is slower."""
+
+    ratio: float
+    low: float
+    high: float
+    n: int
+
+
+def speed_up(verdict: Verdict) -> SpeedUp | None:
+    """Turn the verdict of a duel, a eager and b compiled, round; None where it shows nothing."""
+    if verdict.ratio is None or verdict.ci90 is None:
+        return None
+    low, high = verdict.ci90
+    return SpeedUp(ratio=1 / verdict.ratio, low=1 / high, high=1 / low, n=verdict.n)
+
+
+def break_even_steps(overhead_s: float, eager_step_s: float, compiled_step_s: float) -> float:
+    """Return after how many steps the seconds spent on compiling are won back; ``math.inf`` for never.
+
+    Whole steps, rounded up; 0 where nothing was spent and no step is slower. ValueError for a step of no seconds.
+    """
+    for name, value in (("eager", eager_step_s), ("compiled", compiled_step_s)):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"the {name} step takes {value!r} s; allowed is a number above 0")
+    if not (math.isfinite(overhead_s) and overhead_s >= 0):
+        raise ValueError(f"compiling takes {overhead_s!r} s; allowed is 0 or more")
+    gain_s = eager_step_s - compiled_step_s
+    if overhead_s == 0 and gain_s >= 0:
+        return 0.0
+    return float(math.ceil(overhead_s / gain_s)) if gain_s > 0 else math.inf
+
+
+def break_even_interval(overhead_s: float, eager_step_s: float, gain: SpeedUp) -> tuple[float, float]:
+    """Return the fewest and most steps to break even that a speed-up's interval allows; the latter may be never."""
+    few, many = (break_even_steps(overhead_s, eager_step_s, eager_step_s / its) for its in (gain.high, gain.low))
+    return few, many
+
+
+def break_even_epochs(steps: float, steps_per_epoch: int) -> float:
+    """Return the epochs that so many steps are; never stays never. ValueError for an epoch of no steps."""
+    if steps_per_epoch < 1:
+        raise ValueError(f"an epoch has {steps_per_epoch} steps; allowed is 1 or more")
+    return steps / steps_per_epoch
+
+
+def time_to_target(curve: Sequence[CurvePoint], metric: str, target: float, *, higher_is_better: bool) -> float:
+    """Return the seconds of training until a validation score first reaches a target; ``math.inf`` for never.
+
+    The seconds are on the clock, and what torch.compile takes within a training step is; evaluation is not.
+    """
+    for point in curve:
+        value = point.val[metric]
+        if value >= target if higher_is_better else value <= target:
+            return point.train_s
+    return math.inf
+
+
+def steady_step_s(record: TrialRecord) -> float | None:
+    """Return the median of a trial's last steps, in which it compiled nothing; None where there are none such."""
+    spans = record.steps.get("step_s", [])
+    busy = [event["step"] for event in record.compile.get("events", []) if event["phase"] != "evaluate"]
+    quiet = spans[max(busy) + 1 :] if busy else spans
+    return statistics.median(quiet[-STEADY_STEPS:]) if quiet else None
+
+
+def late_recompiles(section: Mapping[str, Any], warm_up_steps: int) -> list[Mapping[str, Any]]:
+    """Return the recompiles of training steps after a warm-up: what makes single steps a thousand times as long."""
+    return [its for its in section.get("failed_guards", []) if its["phase"] == "train" and its["step"] >= warm_up_steps]
+
+
+def eager_twin(record: TrialRecord, records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """Return the trial that differs from a compiled one in torch.compile alone; None where there is none that ended ok.
+
+    Config, seed, data, code and environment are the same.
+    """
+    mine = _without_compile(record)
+    for other in records:
+        if other.status == "ok" and other.compile.get("mode") == "eager" and _without_compile(other) == mine:
+            return other
+    return None
+
+
+def extra_memory(section: Mapping[str, Any], start: str = "cold") -> dict[str, int | None]:
+    """Return by how many bytes each peak of a start is above the eager one's, by name; None where one is unread."""
+    sides = section.get("memory", {}).get(start, {}), section.get("memory", {}).get("eager", {})
+    found: dict[str, int | None] = {}
+    for name in sides[1]:
+        mine, eager = sides[0].get(name), sides[1][name]
+        found[name] = None if mine is None or eager is None else mine - eager
+    return found
+
+
+def _without_compile(record: TrialRecord) -> tuple[Any, ...]:
+    config = {name: value for name, value in record.config.items() if name != "compile"}
+    return config, record.repeat, record.data_fingerprint, record.code_version, record.environment_id

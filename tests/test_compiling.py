@@ -1,0 +1,445 @@
+"""torch.compile: which settings fit, that regions are really compiled, what is watched, and what counts as the same."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from traceback import FrameSummary
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from relbench_folder import TASK, Folder
+from small_shop import relduel
+
+from backends.base import load_backend
+from backends.batch import Batch, build_batch
+from backends.model import RelationalModel
+from backends.registry import UnavailableError
+from backends.sampler import TemporalSampler
+from backends.tensors import to_tensor
+from backends.weights import build_model
+from harness import compile_trial
+from harness.compile_config import CompileConfig
+from harness.compile_parity import compare, summarise
+from harness.compile_trial import run_trial_job, verdict_of
+from harness.compile_watch import CompileWatch, group_breaks, public_path, shorten
+from harness.compile_window import CompiledWindow
+from harness.compose import SHELF, compose_trial, expand, shelf_names
+from harness.duel import plan_duel
+from harness.launch import child_environment
+from harness.plan import plan_trials
+from harness.torch_compile import RECOMPILE, assert_compiled, one_graph_or_unavailable, torch_compile
+from tasks.load import load_task
+
+#: dynamo looks at .grad of what goes into a region that is not the whole model; only as a test is that an error.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor")
+EAGER = CompileConfig()
+ONE_LAYER = ["model.layers=1", "model.channels=4", "model.encoder_layers=1", "sampler.fanout=[3]"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    """Forget what earlier tests compiled, and torch's switches."""
+    yield
+    import torch._dynamo
+    from torch.fx.experimental import _config as shapes
+
+    torch._dynamo.reset()
+    shapes.use_duck_shape = True
+    torch._dynamo.config.capture_scalar_outputs = torch._dynamo.config.capture_dynamic_output_shape_ops = False
+
+
+@pytest.fixture(scope="module")
+def club(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a database of three tables."""
+    return Folder().write(tmp_path_factory.mktemp("club") / "club")
+
+
+class Small:
+    """A one-layer model on the club, and batches of some sizes."""
+
+    def __init__(self, club: Path, *overrides: str) -> None:
+        choice = ["dataset=folder", f"dataset.path={club}", f"task={TASK}", *ONE_LAYER, *overrides]
+        self.config = compose_trial(choice).config
+        self.backend, self.task = load_backend(self.config.backend.name), load_task(club, TASK, self_depth=2)
+        self.graph = self.backend.compile_graph(self.task.graph, torch.device("cpu"))
+
+    def model(self, dtype: torch.dtype = torch.float32) -> RelationalModel:
+        """Build the eager model with the weights of the seed."""
+        schema = self.task.graph.schema
+        return build_model(self.backend, self.config.model, schema, seed=0, device=torch.device("cpu"), dtype=dtype)
+
+    def batch(self, num_seeds: int, dtype: torch.dtype = torch.float32) -> Batch:
+        """Sample the first train seeds."""
+        sampler, seeds = TemporalSampler(self.task.graph, self.config.sampler, 0), self.task.split.train
+        rows = np.arange(num_seeds)
+        return build_batch(
+            self.backend,
+            self.graph,
+            self.task.graph.schema,
+            sampler.sample(seeds, rows, split="train", epoch=0),
+            to_tensor(seeds.target[rows]),
+            layout=self.config.layout,
+            device=torch.device("cpu"),
+            dtype=dtype,
+        )
+
+
+def compile_config(scope: str = "model", **changes: Any) -> CompileConfig:
+    """Return a config that only traces, with independent sizes."""
+    settings: dict[str, Any] = {"backend": "eager", "dynamic": True, "duck_shapes": False, **changes}
+    return CompileConfig(scope=scope, **settings)
+
+
+# Settings
+
+
+def test_each_mode_on_the_shelf_fits_some_device() -> None:
+    """Every file composes; what wants CUDA is refused on a CPU with the reason and composes for a GPU."""
+    for name in shelf_names("compile"):
+        needs = ["measure.device=cuda"] if name in {"reduce-overhead", "max-autotune"} else []
+        assert compose_trial([f"compile={name}", *needs]).config.compile.on == (name != "eager")
+    with pytest.raises(
+        ValueError, match=r"compile\.mode='reduce-overhead' with measure\.device='cpu': allowed is cuda"
+    ):
+        compose_trial(["compile=reduce-overhead"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("compile.scope=modle", "compile.scope='modle': did you mean 'model'"),
+        ("compile.dynamic=maybe", "compile.dynamic='maybe': allowed are auto, true, false"),
+        ("compile.backend=nvfuser", "compile.backend='nvfuser'"),
+        ("compile.fullgraph=true", "compile.scope='none' reads no other setting"),
+    ],
+)
+def test_wrong_settings_are_one_clear_line(override: str, message: str) -> None:
+    """A wrong value, and a setting that nothing reads, name what is allowed."""
+    with pytest.raises(ValueError, match=message):
+        compose_trial([override])
+
+
+def test_sweep_skips_a_combination_that_a_command_refuses(club: Path) -> None:
+    """Cells that cannot run are planned with the reason; the others are not touched."""
+    words = ["dataset=folder", f"dataset.path={club}", f"task={TASK}", "compile=eager,model,max-autotune"]
+    skips = {trial.config.compile.label: trial.skip for trial in plan_trials(expand(words))}
+    assert skips["eager"] is None
+    assert skips["model"] is None
+    assert "allowed is cuda" in (skips["model max-autotune"] or "")
+
+
+def test_identity_and_label_know_the_mode() -> None:
+    """Trials that differ in compile alone are two trials with two labels, and a config keeps it on its way."""
+    ids = {compose_trial([f"compile={name}"]).config.config_id for name in ("eager", "model", "layer", "model-static")}
+    assert len(ids) == 4
+    config = compose_trial(["compile=model-static", "compile.backend=aot_eager"]).config
+    assert type(config).from_dict(config.to_dict()) == config
+    assert config.compile.label == "model aot_eager static"
+    older = {name: value for name, value in config.to_dict().items() if name != "compile"}
+    assert type(config).from_dict(older).compile == EAGER
+
+
+# Regions
+
+
+@pytest.mark.parametrize("scope", ["model", "layer", "conv", "dense"])
+def test_each_region_is_compiled_and_weights_keep_their_names(scope: str, club: Path) -> None:
+    """Each scope makes graphs, two sizes of batch give the eager outputs exactly, and no weight is renamed."""
+    small = Small(club, "backend=reference")
+    eager, compiled = small.model(), small.model()
+    watch = CompileWatch.start(compile_config(scope))
+    torch_compile(compiled, watch.config)
+    assert [*compiled.state_dict()] == [*eager.state_dict()]
+    for num_seeds in (6, 9):
+        batch = small.batch(num_seeds)
+        assert torch.equal(compiled(batch), eager(batch))
+    assert watch.num_graphs >= 1
+    section = watch.section()
+    assert section["fallbacks"] == 0
+    assert section["graph_breaks"] == 0
+
+
+def test_a_region_that_compiles_nothing_is_an_error() -> None:
+    """The twin: a model that torch.compile did not touch is not called compiled."""
+    with pytest.raises(RuntimeError, match="made no graph"):
+        assert_compiled(compile_config(), 0)
+    assert_compiled(EAGER, 0)
+
+
+@pytest.mark.parametrize("overrides", [["backend=pyg"], ["backend=pyg", "model=rgcn", "model.conv=primitive"]])
+def test_one_graph_for_changing_batches(overrides: list[str], club: Path) -> None:
+    """With independent symbolic sizes one graph without a break serves every batch, forward and backward."""
+    small = Small(club, *overrides)
+    model, config = small.model(), compile_config(fullgraph=True)
+    watch = CompileWatch.start(config)
+    torch_compile(model, config)
+    for num_seeds in (6, 9, 12):
+        model(small.batch(num_seeds)).sum().backward()
+    section = watch.section()
+    assert (section["graphs"], section["recompiles"], section["graph_breaks"]) == (1, 0, 0)
+
+
+def test_what_is_derived_is_there_before_the_compiled_region(club: Path) -> None:
+    """Preparing a batch leaves nothing for the forward pass to derive: a graph would be guarded on it being absent."""
+    for overrides in (["model=hgt"], ["model=rgcn"], ["model=homogeneous"], ["model=sage"]):
+        for form in ("native", "primitive"):
+            for backend in ("pyg", "dgl"):
+                small = Small(club, *overrides, f"backend={backend}", f"model.conv={form}")
+                model, batch = small.model(), small.batch(5)
+                model.prepare(batch)
+                before = [set(layer.derived) for layer in batch.layers]
+                model.run(batch)
+                assert [set(layer.derived) for layer in batch.layers] == before, (overrides, form, backend)
+
+
+def test_fullgraph_that_cannot_be_is_no_failure_of_the_trial() -> None:
+    """Torch's refusal becomes the answer that the cell asked for; without fullgraph the error is left alone."""
+    import torch._dynamo.exc
+
+    with (
+        pytest.raises(UnavailableError, match=r"compile\.fullgraph=true: it is no single graph"),
+        one_graph_or_unavailable(compile_config(fullgraph=True)),
+    ):
+        torch.compile(_breaking, backend="eager", fullgraph=True)(torch.ones(3))
+    with pytest.raises(KeyError), one_graph_or_unavailable(compile_config(fullgraph=True)):
+        raise KeyError("another error")
+
+
+def _breaking(x: torch.Tensor) -> torch.Tensor:
+    if x.sum().item() > 1:  # the innermost line of a break
+        return x + 1
+    return x - 1
+
+
+# The watch
+
+
+def test_breaks_and_recompiles_are_named_with_their_places() -> None:
+    """A break has its reason and line, a recompile its guard, phase and step, and seconds are split."""
+    watch = CompileWatch.start(compile_config(dynamic=False))
+    watch.enter("train", 1)
+    compiled = torch.compile(_breaking, backend="eager", dynamic=False)
+    compiled(torch.ones(3))
+    watch.enter("train", 2)
+    compiled(torch.ones(4))
+    section = watch.section()
+    (found,) = {(its["reason"].split("Explanation")[0].strip(), its["where"]) for its in section["breaks"]}
+    assert "item" in found[0] or "Tensor" in found[0]
+    line = _breaking.__code__.co_firstlineno + 1
+    assert found[1] == f"tests/test_compiling.py:{line}"
+    assert next((its["phase"], its["step"]) for its in section["failed_guards"]) == ("train", 2)
+    assert "size" in section["failed_guards"][0]["reason"]
+    assert section["failed_guards"][0]["where"].endswith(f"test_compiling.py:{line - 1}")
+    assert section["compile_s"]["total"] > 0
+    assert section["compile_s"]["total"] == section["compile_s"]["frontend"] + section["compile_s"]["backend"]
+    json.dumps(section, allow_nan=False)
+
+
+def test_breaks_are_counted_where_torch_lists_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without dynamo's list of breaks their number comes from its counters, and the places are null with a reason."""
+    from torch._dynamo import utils
+
+    watch = CompileWatch.start(compile_config())
+    torch.compile(_breaking, backend="eager")(torch.ones(3))
+    listed = watch.section()["graph_breaks"]
+    monkeypatch.delattr(utils, "graph_break_reasons")
+    section = watch.section()
+    assert section["graph_breaks"] == listed == 1
+    assert section["breaks"] is None
+    assert "keeps no list" in section["breaks_reason"]
+
+
+def test_hit_limit_is_a_fallback() -> None:
+    """A frame that dynamo gives up on runs eagerly without a break; frames total less ok says so."""
+    watch = CompileWatch.start(compile_config(dynamic=False))
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    with torch._dynamo.config.patch(recompile_limit=2):
+        compiled = torch.compile(double, backend="eager", dynamic=False)
+        for size in range(2, 7):
+            compiled(torch.ones(size))
+    section = watch.section()
+    assert section["graphs"] == 2
+    assert section["fallbacks"] >= 1
+    assert section["failures"] or section["frames"] > section["graphs"]
+
+
+def test_each_watch_counts_from_its_own_start() -> None:
+    """What was compiled before a watch began is not its own, and an eager config watches nothing."""
+    torch.compile(torch.nn.ReLU(), backend="eager")(torch.ones(3))
+    watch = CompileWatch.start(compile_config())
+    assert (watch.num_graphs, watch.section()["events"]) == (0, [])
+    assert CompileWatch.start(EAGER).section() == {"mode": "eager"}
+
+
+def test_reasons_name_no_path_of_this_machine() -> None:
+    """Places are relative to the checkout or the packages, addresses and advice are left out."""
+    assert public_path("/x/y/site-packages/torch/nn/functional.py") == "torch/nn/functional.py"
+    assert public_path(__file__) == "tests/test_compiling.py"
+    assert shorten("bad\n  Hint: do this\n at 0x7f12ab at /home/somebody/file.py") == "bad at ADDRESS at file.py"
+    stack = [FrameSummary(str(Path(__file__).parents[1] / ".venv/lib/site-packages/pkg/m.py"), 3, "f")]
+    (one,) = group_breaks([SimpleNamespace(reason="why", user_stack=stack)] * 2)
+    assert one == {"reason": "why", "where": "pkg/m.py:3", "called_from": None, "count": 2}
+
+
+# Parity
+
+
+def test_parity_is_green_for_the_compiled_model_and_red_for_another(club: Path) -> None:
+    """The same function passes in both dtypes; a compiled model with one weight off by 1 % does not."""
+    small = Small(club, "backend=reference")
+
+    def make(dtype: torch.dtype) -> tuple[RelationalModel, Batch]:
+        return small.model(dtype), small.batch(6, dtype)
+
+    def compiled(dtype: torch.dtype, change: float = 1.0) -> tuple[RelationalModel, Batch]:
+        model, batch = make(dtype)
+        torch_compile(model, compile_config())
+        with torch.no_grad():
+            model.head.weight.mul_(change)
+        return model, batch
+
+    for dtype in (torch.float64, torch.float32):
+        rows = compare(make, compiled, dtype)
+        assert summarise(rows)["ok"], rows
+        assert {row["quantity"] for row in rows} == {"output", "weight_grad"}
+        twin = compare(make, lambda its: compiled(its, 1.01), dtype)
+        assert not summarise(twin)["ok"]
+    assert not summarise([])["ok"]
+
+
+def test_red_parity_makes_the_trial_an_error() -> None:
+    """A fast compiled model that computes something else is an error, and so is one that could not be compared."""
+    row = {"quantity": "output", "dtype": "float32", "max_rel_diff": 0.1, "tolerance": 1e-5, "ok": False}
+    assert verdict_of({"parity": {"ok": True, "rows": []}}) == {}
+    red = verdict_of({"parity": {"ok": False, "rows": [row]}})
+    assert red["status"] == "error"
+    assert "output in float32 differs by 0.1" in red["reason"]
+    assert "no end after" in verdict_of({"parity": {"ok": None, "rows": [], "reason": "no end after 5 s"}})["reason"]
+
+
+# Caches and starts
+
+
+def test_caches_are_each_job_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child's caches lie where it is told, and nothing in our environment can point it elsewhere."""
+    monkeypatch.setenv("TORCH_COMPILE_JOB_ID", "shared")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/shared")
+    monkeypatch.setenv("TORCHINDUCTOR_FX_GRAPH_REMOTE_CACHE", "1")
+    environment = child_environment(2, tmp_path)
+    assert environment["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "inductor")
+    assert environment["TRITON_CACHE_DIR"] == str(tmp_path / "triton")
+    assert environment["TORCHINDUCTOR_COMPILE_THREADS"] == "2"
+    assert "TORCH_COMPILE_JOB_ID" not in environment
+    assert "TORCHINDUCTOR_FX_GRAPH_REMOTE_CACHE" not in environment
+    assert os.environ["TORCH_COMPILE_JOB_ID"] == "shared"
+
+
+def test_a_trial_starts_cold_then_warm_and_the_next_trial_cold_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The warm start gets the trial's caches, the eager one none of them, and a second trial a new empty folder."""
+    seen: list[tuple[str, bool | None, Path | None, bool]] = []
+
+    def run(job: dict[str, Any], *, caches: Path | None = None, **how: Any) -> dict[str, Any]:
+        held = caches is not None and any(caches.iterdir())
+        seen.append((job["kind"], job.get("compiled"), caches, held))
+        if caches is not None:
+            (caches / "graph").touch()
+        if job["kind"] == "trial":
+            return {"status": "ok", "memory": {"by_phase": {}}, "compile": {"mode": "model"}}
+        return {"status": "ok", "first_step_s": 1.0, "step_s": 0.1, "parity": {"ok": True, "rows": []}}
+
+    monkeypatch.setattr(compile_trial, "run_job", run)
+    config = compose_trial(["compile=model"]).config
+    answers = [run_trial_job({"kind": "trial"}, config) for _ in range(2)]
+    kinds = [(kind, compiled, held) for kind, compiled, _, held in seen]
+    once = [("trial", None, False), ("compile_probe", True, True), ("compile_probe", False, False)]
+    assert kinds == once * 2
+    assert seen[0][2] == seen[1][2] != seen[3][2] == seen[4][2]
+    assert answers[0]["status"] == "ok"
+    assert answers[0]["compile"]["warm_first_step_s"] == 1.0
+    seen.clear()
+    run_trial_job({"kind": "trial"}, dataclasses.replace(config, compile=EAGER))
+    assert [kind for kind, *_ in seen] == ["trial"]
+
+
+# Duels
+
+
+def test_compiled_arms_are_declared_and_apart(club: Path) -> None:
+    """Compile is a difference that may be declared; two compiled arms take turns, one beside an eager arm does not."""
+    words = ["dataset=folder", f"dataset.path={club}", f"task={TASK}", "backend=reference"]
+    pair = plan_duel([*words, "a.compile=eager", "b.compile=model"])
+    assert pair.same_function
+    assert not pair.in_turns
+    assert set(pair.differences) == {"compile.scope"}
+    assert plan_duel([*words, "a.compile=layer", "b.compile=model"]).in_turns
+    with pytest.raises(ValueError, match=r"torch\.compile has no part in it"):
+        plan_duel([*words, "b.compile=model"], what="compile_graph")
+
+
+def test_recompile_in_a_window_is_recorded_and_is_no_error() -> None:
+    """A size that no graph covers is refused inside the window, compiled outside, and the window then holds."""
+    watch = CompileWatch.start(compile_config(dynamic=False))
+    window = CompiledWindow(watch=watch)
+    compiled = torch.compile(lambda x: x * 2, backend="eager", dynamic=False)
+    sizes = [3]
+
+    def run() -> float:
+        return float(compiled(torch.ones(sizes[0])).sum())
+
+    assert window.hold(run, run) == 6.0
+    window.warm, sizes[0] = True, 5
+    assert window.hold(run, run) == 10.0
+    assert len(window.recompiles) == 1
+    assert RECOMPILE in window.recompiles[0]
+    assert window.hold(run, run) == 10.0
+    assert len(window.recompiles) == 1
+    with pytest.raises(RuntimeError, match="something else"):
+        window.hold(_fail, run)
+
+
+def _fail() -> float:
+    raise RuntimeError("something else")
+
+
+def test_every_cell_of_the_sweep_is_planned() -> None:
+    """Every family meets every library, form and mode, eager among them, which the others are held against."""
+    from harness.compose import read_sweep
+
+    cells = {
+        (its.config.model.family, its.config.backend.name, its.config.model.conv, its.config.compile.label)
+        for its in expand(read_sweep("compile")[1])
+    }
+    families, libraries, forms, modes = (sorted({cell[index] for cell in cells}) for index in range(4))
+    assert len(cells) == len(families) * len(libraries) * len(forms) * len(modes)
+    assert {"sage", "gat", "rgcn", "hgt", "homogeneous"} == set(families)
+    assert {"pyg", "dgl"} <= set(libraries)
+    assert "eager" in modes
+    assert (SHELF / "sweep" / "compile-f1.yaml").is_file()
+
+
+@pytest.mark.slow
+def test_inductor_starts_cold_for_each_trial_and_warm_from_its_own_caches(club: Path, tmp_path: Path) -> None:
+    """Two trials alike but for the seed both find empty caches; the second start of each finds what it left."""
+    words = ["dataset=folder", f"dataset.path={club}", f"task={TASK}", *ONE_LAYER, "train.epochs=1"]
+    for seed in (0, 1):
+        done = relduel("run", *words, "compile=model-dynamic", f"seed={seed}", "--store", str(tmp_path), "--json")
+        record = json.loads(done.stdout)
+        assert record["status"] == "ok", record["reason"]
+        section = record["compile"]
+        cold, warm = (its["caches"]["fx_graph"] for its in (section, section["warm"]))
+        assert (cold["hit"], cold["miss"] > 0) == (0, True)
+        assert warm["hit"] > 0
+        assert section["warm_first_step_s"] < section["cold_first_step_s"]
+        assert section["eager_first_step_s"] < section["cold_first_step_s"]
+        assert section["parity"]["ok"]
+        assert {row["dtype"] for row in section["parity"]["rows"]} == {"float32", "float64"}
+        assert section["memory"]["eager"]["host_peak_bytes"] > 0
+        assert (section["graph_breaks"], section["fallbacks"]) == (0, 0)

@@ -35,12 +35,13 @@ class Topology:
     """What one layer sees of a batch: the library's own graph, and how many nodes of each type go in and come out.
 
     The nodes that come out, ``num_dst`` of each type, are the first of the ``num_src`` that go in. Without blocks every
-    layer of a batch shares one topology and both counts are all nodes.
+    layer of a batch shares one topology and both counts are all nodes. ``ops`` are the operators of the layout.
     """
 
     graph: Any
     num_src: tuple[int, ...]
     num_dst: tuple[int, ...]
+    ops: str = "native"
     derived: dict[str, Any] = field(default_factory=dict)
 
     def derive(self, name: str, make: Callable[[], _Derived]) -> _Derived:
@@ -139,7 +140,7 @@ def layer_topologies(subgraph: Subgraph, layout: Layout, build: Callable[[LayerV
     """Return the topology of each layer with the graphs that ``build`` makes: one for all layers, or one a layer."""
     views = layer_views(subgraph, blocks=layout.blocks)
     own = [
-        Topology(graph=_built(build, view), num_src=view.num_src, num_dst=view.num_dst)
+        Topology(graph=_built(build, view), num_src=view.num_src, num_dst=view.num_dst, ops=layout.ops)
         for view in (views if layout.blocks else views[:1])
     ]
     return tuple(own if layout.blocks else own * len(views))

@@ -49,6 +49,7 @@ class ParityRow:
     tolerance: float
     conv: str
     aggregation: str
+    ops: str = "native"
     different: str | None = None
     skipped: str | None = None
     note: str | None = None
@@ -127,6 +128,7 @@ def parity_row(
         tolerance=tolerance,
         conv=spec.conv,
         aggregation=spec.aggregation,
+        ops=backend.ops,
         different=declared_different(spec, backend),
         note=TIE_FREE if takes_maxima(spec) else None,
     )

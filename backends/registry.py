@@ -25,6 +25,14 @@ STORAGES: Final[dict[str, tuple[str, ...]]] = {
     "dgl": ("auto", "coo", "csc"),
 }
 
+#: Name to the operators on which its layers may run, those that its users call first. DGL's ``library`` are the same
+#: kernels as custom operators of torch, PyG's ``traceable`` its own layers without what torch_compile cannot trace.
+OPS: Final[dict[str, tuple[str, ...]]] = {
+    "reference": ("native",),
+    "pyg": ("native", "traceable"),
+    "dgl": ("native", "library"),
+}
+
 
 class UnavailableError(RuntimeError):
     """A library or device is not here; the message says which, why, and what helps."""

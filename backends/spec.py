@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from backends.families import OPTIONS, find_family
-from backends.registry import BACKENDS, STORAGES
+from backends.registry import BACKENDS, OPS, STORAGES
 from tasks.names import did_you_mean
 
 AGGREGATIONS: Final = ("mean", "sum", "max")
@@ -29,13 +29,15 @@ KERNELS: Final = ("numba", "torch")
 class BackendSpec:
     """A backend by name, with the form in which it stores the edges of a batch, and the integers of its node ids.
 
-    ``storage`` null is the library's usual form, the first that ``registry.STORAGES`` allows. ``pipeline`` is read with
-    ``sampler.kind`` native: which of the library's samplers, null: the first of ``native.PIPELINES``.
+    ``storage`` null is the library's usual form, the first that ``registry.STORAGES`` allows. ``ops`` are the operators
+    on which its layers run (``registry.OPS``; ``check_ops`` says where). ``pipeline`` is read with ``sampler.kind``
+    native: which of the library's samplers, null: the first of ``native.PIPELINES``.
     """
 
     name: str
     storage: str | None = None
     ids: Literal["int64", "int32"] = "int64"
+    ops: str = "native"
     pipeline: str | None = None
 
     def __post_init__(self) -> None:
@@ -51,6 +53,10 @@ class BackendSpec:
         _one_of("backend.ids", self.ids, ("int64", "int32"))
         if self.ids != "int64" and self.name != "dgl":
             raise ValueError(f"backend.ids={self.ids!r} with backend {self.name}: only dgl knows other ids than int64")
+        if self.ops not in OPS[self.name]:
+            raise ValueError(
+                f"backend.ops={self.ops!r} with backend {self.name}: allowed are {', '.join(OPS[self.name])}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,19 +80,21 @@ class Padding:
 class Layout:
     """The form of a batch: storage and ids, whether each layer sees only what the seeds still need, and the padding.
 
-    The second is ``blocks``; without a ``padding`` every batch has its own shape.
+    The second is ``blocks``; without a ``padding`` every batch has its own shape. ``ops`` are the operators on which
+    layers run over it.
     """
 
     storage: str
     ids: str = "int64"
     blocks: bool = False
     padding: Padding | None = None
+    ops: str = "native"
 
     @staticmethod
     def of(backend: BackendSpec, *, blocks: bool = False, padding: Padding | None = None) -> Layout:
         """Return the layout that a backend's spec and the sampler's ``blocks`` and ``padding`` ask for."""
         assert backend.storage is not None
-        return Layout(storage=backend.storage, ids=backend.ids, blocks=blocks, padding=padding)
+        return Layout(storage=backend.storage, ids=backend.ids, blocks=blocks, padding=padding, ops=backend.ops)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +214,24 @@ def _grid(factor: float, least: int) -> tuple[int, ...]:
     while sizes[-1] < 2**40:
         sizes.append(math.ceil(sizes[-1] * factor))
     return tuple(sizes)
+
+
+def check_ops(backend: BackendSpec, model: ModelSpec) -> None:
+    """Raise ValueError where a backend's layers of a family, in the form that the model asks for, have no such ``ops``.
+
+    DGL's primitive form runs on its ``library`` operators, its own layers call DGL themselves. Of PyG's own layers
+    those run on ``traceable`` ones that name them in ``OPS``; its primitive form has nothing in it that needs them.
+    """
+    if backend.ops == "native":
+        return
+    at = f"backend.ops={backend.ops!r} with backend {backend.name} and model.conv={model.conv!r}"
+    if backend.name == "dgl":
+        if model.conv != "primitive":
+            raise ValueError(f"{at}: DGL's own layers call its kernels themselves; allowed is model.conv=primitive")
+    elif model.conv == "primitive":
+        raise ValueError(f"{at}: nothing in the primitive form keeps torch_compile from tracing it; allowed is native")
+    elif backend.ops not in find_family(model.family).ops.get(backend.name, ()):
+        raise ValueError(f"{at}: the {model.family} layer has no such form; allowed is native")
 
 
 def _one_of(place: str, value: str, allowed: tuple[str, ...]) -> None:

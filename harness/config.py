@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from backends.families import find_family
 from backends.native import check_native
-from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
+from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec, check_ops
 from harness.compile_config import CompileConfig
 from tasks.names import did_you_mean
 
@@ -151,6 +151,7 @@ class TrialConfig:
                     f"backend.storage={self.backend.storage!r}: {self.backend.name}'s own {its.name} layer runs in "
                     f"{', '.join(forms)} alone; model.conv=primitive runs in every form"
                 )
+        check_ops(self.backend, self.model)
         if (self.backend.storage, self.model.aggregation, self.measure.device) == ("csr", "max", "cuda"):
             raise ValueError("backend.storage='csr': PyG's product with CSR knows no maximum on cuda; allowed is coo")
         if self.sampler.kind == "native":

@@ -42,6 +42,7 @@ BLOCK_S: Final = 0.04
 DECLARABLE: Final = (
     "backend.storage",
     "backend.ids",
+    "backend.ops",
     "model.conv",
     "sampler.blocks",
     "sampler.padding",

@@ -179,6 +179,7 @@ def _environment(threads: int, device: str, *configs: TrialConfig) -> dict[str, 
             **load_backend(config.backend.name).describe(),
             "storage": config.backend.storage,
             "ids": config.backend.ids,
+            "ops": config.backend.ops,
         }
         for config in configs
     }

@@ -23,12 +23,13 @@ OWN_SAMPLER: Final = "own sampler"
 FORMS_LEGEND: Final = (
     "Forms say how a library stored the edges of a batch: COO, sorted (COO by destination), CSR or CSC; auto leaves it "
     "to DGL. Node ids are int64 unless int32 is said; blocks means that each layer computed only what the seeds still "
-    "need; padded, that counts were rounded up to a grid of that factor; own sampler, that the library drew its own "
-    "batches. A ratio of times depends on the form."
+    "need; padded, that counts were rounded up to a grid of that factor; library or traceable ops, that its layers ran "
+    "on what torch.compile can trace; own sampler, that the library drew its own batches. A ratio of times depends on "
+    "the form."
 )
 _ACRONYMS: Final = frozenset({"coo", "csr", "csc"})
 #: Options of a backend that a form says in its own way.
-_TOLD: Final = frozenset({"name", "storage", "ids"})
+_TOLD: Final = frozenset({"name", "storage", "ids", "ops"})
 
 
 def library_of(config: Mapping[str, Any]) -> str:
@@ -47,8 +48,9 @@ def form_of(config: Mapping[str, Any], environment: Mapping[str, Any] | None = N
         account = settings_of(settings_of(environment or {}, "backends"), str(backend.get("name")))
         storage = backend.get("storage") or account.get("storage")
         parts.append(storage_name(storage) if storage else "form unknown")
-    if backend.get("ids", "int64") != "int64":
-        parts.append(f"{plain(backend['ids'], 20)} ids")
+    for name, usual in (("ids", "int64"), ("ops", "native")):
+        if backend.get(name, usual) != usual:
+            parts.append(f"{plain(backend[name], 20)} {name}")
     parts += [f"{plain(key, 20)} {plain(value, 30)}" for key, value in backend.items() if key not in _TOLD and value]
     if sampler.get("blocks") is True:
         parts.append("blocks")

@@ -20,7 +20,7 @@ from results.text import MISSING, backend_name, plain, significant
 
 _DISTRIBUTION_OF: Final = {"pyg": "torch_geometric", "dgl": "dgl"}
 #: What an account says of the form of a batch, which may change from trial to trial.
-_FORM: Final = frozenset({"storage", "ids"})
+_FORM: Final = frozenset({"storage", "ids", "ops"})
 _GIBIBYTE: Final = 2**30
 #: The facts about a machine, beside its versions, with the titles they are printed under.
 _FACTS: Final = {
@@ -82,10 +82,12 @@ def _accounts(records: Iterable[TrialRecord]) -> list[tuple[str, Mapping[str, An
 
 
 def _form(account: Mapping[str, Any]) -> str:
-    """Return the storage form of an account, with its ids where they are not the usual ones."""
-    storage = storage_name(account["storage"]) if account.get("storage") else "unknown"
-    ids = account.get("ids")
-    return f"{storage}, {plain(ids, 20)} ids" if ids not in (None, "int64") else storage
+    """Return the storage form of an account, with its ids and operators where they are not the usual ones."""
+    parts = [storage_name(account["storage"]) if account.get("storage") else "unknown"]
+    for name, usual in (("ids", "int64"), ("ops", "native")):
+        if account.get(name) not in (None, usual):
+            parts.append(f"{plain(account[name], 20)} {name}")
+    return ", ".join(parts)
 
 
 def _describe_backend(name: str, account: Mapping[str, Any], forms: Sequence[str]) -> str:

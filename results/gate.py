@@ -1,9 +1,9 @@
 """What the stored parity runs say of a trial: whether its backend was proven to compute the reference's function.
 
 Guarantees: green only where the run that the trial names is in the store, is about the trial's data set, has rows for
-its backend, storage form, family, convolution, aggregation and dtype, and every row passed. Different only where the
-rows of that very arm declare it another function and nothing else in the run failed. Everything else is red or missing,
-with the reason. It runs no parity check.
+its backend, storage form, operators, family, convolution, aggregation and dtype, and every row passed. Different only
+where the rows of that very arm declare it another function and nothing else in the run failed. Everything else is red
+or missing, with the reason. It runs no parity check.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def parity_of_config(key: str | None, config: Mapping[str, Any], runs: Mapping[s
         "dtype": _setting(config, "measure", "dtype") or config.get("dtype"),
         "conv": _setting(config, "model", "conv"),
         "storage": _setting(config, "backend", "storage"),
+        "ops": _setting(config, "backend", "ops"),
         "aggregation": _setting(config, "model", "aggregation"),
     }
     own = [row for row in rows if _covers(row, wanted)]

@@ -20,7 +20,7 @@ from results.text import plain
 #: Settings in which two sides may differ and still be the same function on the same batches (METHOD M2).
 DECLARABLE: Final = frozenset(
     {
-        *("backend.name", "backend.storage", "backend.ids", "backend.pipeline"),
+        *("backend.name", "backend.storage", "backend.ids", "backend.ops", "backend.pipeline"),
         *("model.conv", "sampler.blocks", "sampler.kind", "slow_down", "bare", "python", "checkout"),
     }
 )

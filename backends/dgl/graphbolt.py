@@ -99,6 +99,7 @@ class GraphBoltPipeline:
             node_id=[rows_of[name] for name in names],
             time=[time[name] for name in names],
             question=question,
+            ops=self.layout.ops,
         )
 
 

@@ -73,24 +73,21 @@ class DglEdgeOperators:
         return import_dgl().ops.u_mul_e_sum(self._expanded(), src, edge.unsqueeze(-1))
 
     def _expanded(self) -> Any:
-        """Return a graph whose formats know both ends of an edge: the graph itself, but where it is CSC alone."""
-        if self.storage != "csc":
-            return self.graph
         if "expanded" not in self.made:
-            self.made["expanded"] = self.graph.formats(["coo", "csc"])
+            self.made["expanded"] = expand(self.graph, self.storage)
         return self.made["expanded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DglOperators:
-    """``backends.operators.Operators`` over the heterograph or block of a topology."""
+    """``backends.operators.Operators`` over the heterograph or block of a topology, by the ``ops`` that it names."""
 
     topology: Topology
 
     def relation(self, index: int) -> EdgeOperators:
         """Use the relation's slice of the graph."""
 
-        def build() -> DglEdgeOperators:
+        def build() -> EdgeOperators:
             src, _, dst = native = self._native(index)
             num_src, num_dst = self.topology.num_src[position(src)], self.topology.num_dst[position(dst)]
             return self._edge_operators(self.topology.graph[native], num_src, num_dst)
@@ -100,7 +97,7 @@ class DglOperators:
     def union(self, indices: Sequence[int]) -> EdgeOperators:
         """Build one block, each relation's sources shifted by the number of those before it."""
 
-        def build() -> DglEdgeOperators:
+        def build() -> EdgeOperators:
             src, dst, offset, parts = [], [], 0, [self.relation(index) for index in indices]
             for index, part in zip(indices, parts, strict=True):
                 its_src, its_dst = edge_list(self.topology.graph, self._native(index))
@@ -114,7 +111,7 @@ class DglOperators:
     def folded(self) -> EdgeOperators:
         """Build one block, each relation's ends shifted by the number of nodes of the types before theirs."""
 
-        def build() -> DglEdgeOperators:
+        def build() -> EdgeOperators:
             num_src, num_dst = self.topology.num_src, self.topology.num_dst
             src, dst = [], []
             for index in range(len(self.topology.graph.canonical_etypes)):
@@ -126,15 +123,21 @@ class DglOperators:
 
         return self.topology.derive("folded", build)
 
-    def _block(self, src: list[Tensor], dst: list[Tensor], num_src: int, num_dst: int) -> DglEdgeOperators:
+    def _block(self, src: list[Tensor], dst: list[Tensor], num_src: int, num_dst: int) -> EdgeOperators:
         """Join edges into a block with the ids and the storage form of the topology's graph."""
         like = self.topology.graph
         ends = (torch.cat(src), torch.cat(dst))
         block = import_dgl().create_block(ends, num_src, num_dst, idtype=like.idtype, device=like.device)
         return self._edge_operators(restrict(block, self._storage()), num_src, num_dst)
 
-    def _edge_operators(self, graph: Any, num_src: int, num_dst: int) -> DglEdgeOperators:
-        return DglEdgeOperators(graph=graph, num_src=num_src, num_dst=num_dst, storage=self._storage())
+    def _edge_operators(self, graph: Any, num_src: int, num_dst: int) -> EdgeOperators:
+        storage = self._storage()
+        if self.topology.ops == "library":
+            from backends.dgl.library_operators import library_edge_operators  # registers operators with torch
+
+            expanded = expand(graph, storage)
+            return library_edge_operators(graph, expanded, num_src, num_dst, has_softmax=storage != "coo")
+        return DglEdgeOperators(graph=graph, num_src=num_src, num_dst=num_dst, storage=storage)
 
     def _storage(self) -> str:
         return self.topology.derive("storage", lambda: storage_of(self.topology.graph))
@@ -143,6 +146,11 @@ class DglOperators:
         """Return a relation's native name; DGL sorts its types, so the position there is another."""
         key: tuple[str, str, str] = self.topology.graph.to_canonical_etype(f"r{index}")
         return key
+
+
+def expand(graph: Any, storage: str) -> Any:
+    """Return a graph whose formats know both ends of an edge: the graph itself, but where it is CSC alone."""
+    return graph.formats(["coo", "csc"]) if storage == "csc" else graph
 
 
 def operators(topology: Topology) -> DglOperators:

@@ -86,6 +86,7 @@ class DglPipeline:
             node_id=[ids % max(num, 1) for ids, num in zip(reached, self.num_rows, strict=True)],
             time=[group_time[ids // max(num, 1)] for ids, num in zip(reached, self.num_rows, strict=True)],
             question=question,
+            ops=self.layout.ops,
         )
 
     def _draw(
@@ -147,7 +148,9 @@ def store(block: Any, layout: Layout, device: torch.device) -> Any:
     return restrict(block.int() if layout.ids == "int32" else block, layout.storage).to(device)
 
 
-def native_sample(blocks: list[Any], *, node_id: list[Tensor], time: list[Tensor], question: Question) -> NativeSample:
+def native_sample(
+    blocks: list[Any], *, node_id: list[Tensor], time: list[Tensor], question: Question, ops: str
+) -> NativeSample:
     """Return blocks, first layer first, with the rows and times of the nodes that go into the first."""
     rows = [distinct_rows(its) for its in node_id]
     names = [node_name(index) for index in range(len(node_id))]
@@ -157,6 +160,7 @@ def native_sample(blocks: list[Any], *, node_id: list[Tensor], time: list[Tensor
                 graph=block,
                 num_src=tuple(block.num_src_nodes(name) for name in names),
                 num_dst=tuple(block.num_dst_nodes(name) for name in names),
+                ops=ops,
             )
             for block in blocks
         ),

@@ -5,6 +5,7 @@ A family is a package. Its ``__init__`` may say
     OPTIONS = ("aggregation",)        the fields of ModelSpec that it reads beyond those that every family reads
     STOCK = {"dgl": "no biases"}      libraries whose own layer, left as it is, is another function, and why
     STORAGES = {"dgl": ("auto",)}     libraries whose own layer runs in these storage forms of theirs alone
+    OPS = {"pyg": ("traceable",)}     libraries whose own layer runs on these operators too, beside the native ones
 
 and its modules are
 
@@ -28,7 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from backends.registry import STORAGES
+from backends.registry import OPS, STORAGES
 from tasks.names import did_you_mean
 
 BUILT_IN: Final = ("sage", "gat", "rgcn", "hgt", "homogeneous")
@@ -41,7 +42,8 @@ OPTIONS: Final = ("aggregation", "heads", "bases", "inner")
 class Family:
     """A family by name: its package, the options that it reads, and what libraries' own layers cannot be.
 
-    ``stock``: the untouched layer is another function, and why; ``storages``: the only forms that the layer takes.
+    ``stock``: the untouched layer is another function, and why; ``storages``: the only forms that the layer takes;
+    ``ops``: the operators on which it runs beside its own.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Family:
     options: tuple[str, ...] = ()
     stock: dict[str, str] = field(default_factory=dict)
     storages: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    ops: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def module(self, part: str) -> ModuleType:
         """Import ``definition``, or the layer of a library by its backend's name."""
@@ -92,9 +95,17 @@ def find_family(name: str) -> Family:
     for option in options:
         if option not in OPTIONS:
             raise ValueError(f"family {name!r}: OPTIONS names {option!r}; {did_you_mean(option, OPTIONS)}")
-    storages = dict(getattr(module, "STORAGES", {}))
-    for library, forms in storages.items():
-        if not set(forms) <= set(STORAGES.get(library, ())):
-            raise ValueError(f"family {name!r}: STORAGES names {forms!r} of {library!r}; allowed are {STORAGES!r}")
-    stock = dict(getattr(module, "STOCK", {}))
-    return Family(name=name, package=package, options=options, stock=stock, storages=storages)
+    said = {}
+    for place, known in (("STORAGES", STORAGES), ("OPS", OPS)):
+        said[place] = dict(getattr(module, place, {}))
+        for library, forms in said[place].items():
+            if not set(forms) <= set(known.get(library, ())):
+                raise ValueError(f"family {name!r}: {place} names {forms!r} of {library!r}; allowed are {known!r}")
+    return Family(
+        name=name,
+        package=package,
+        options=options,
+        stock=dict(getattr(module, "STOCK", {})),
+        storages=said["STORAGES"],
+        ops=said["OPS"],
+    )

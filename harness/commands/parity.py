@@ -22,6 +22,7 @@ example:
   relduel parity sampler.blocks=true
   relduel parity model.aggregation=max
   relduel parity backend.storage=csr
+  relduel parity backend=dgl backend.ops=library model.conv=primitive
   relduel parity model=hgt model.conv=stock
   relduel parity 'model.channels=16,64' --json
 
@@ -38,7 +39,8 @@ Row = Mapping[str, Any]
 #: Overrides that a table shows in columns of their own.
 _COLUMNS = {
     "backend",
-    *("backend.name", "backend.storage", "backend.ids", "model", "model.family", "model.conv", "sampler.blocks"),
+    *("backend.name", "backend.storage", "backend.ids", "backend.ops"),
+    *("model", "model.family", "model.conv", "sampler.blocks"),
 }
 
 
@@ -101,7 +103,7 @@ def collect(trials: Sequence[PlannedTrial], store: Store) -> tuple[list[dict[str
             problems.append(f"{config.model.family} {config.model.conv} {config.backend.name}: {because}")
             continue
         about = {"dataset": answer["dataset"], "task": answer["task"], "variant": variant}
-        about |= {"ids": config.backend.ids, "blocks": config.sampler.blocks}
+        about |= {"ids": config.backend.ids, "ops": config.backend.ops, "blocks": config.sampler.blocks}
         rows += [{**row, **about} for row in answer["rows"]]
     return rows, problems
 
@@ -209,6 +211,7 @@ def _worst(rows: Sequence[Row]) -> Row | None:
 
 def _form(row: Row) -> str:
     words = [row.get("storage"), row["ids"] if row["ids"] != "int64" else "", "blocks" if row["blocks"] else ""]
+    words += [f"{row['ops']} ops"] if row["ops"] != "native" else []
     form = " ".join(word for word in words if word)
     return f"{row['backend']} ({form})" if form else str(row["backend"])
 

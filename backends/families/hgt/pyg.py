@@ -7,26 +7,81 @@ whatever the storage of the batch; it cannot join PyG's ``EdgeIndex``, so edges 
 
 from __future__ import annotations
 
+from typing import Final
+
+import torch
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric import backend as switches
 from torch_geometric.nn import HGTConv
 
 from backends.base import ParameterMap, Place, Topology, native_relations, node_name
+from backends.blockers import Suspect
 from backends.families.hgt.definition import PROJECTIONS
 from backends.pyg.graph import edges_of
 from backends.spec import ModelSpec
-from tasks.graph import GraphSchema
+from tasks.graph import GraphSchema, RelationKey
+
+#: What keeps HGTConv from being traced in one piece, or with the kernels that it has outside of torch_compile.
+BLOCKERS: Final = (
+    Suspect(
+        owner="torch_geometric.nn.dense.linear:HeteroLinear.forward_naive",
+        text="out[start:end] = x[start:end]",
+        reason="cuts its rows at numbers that stand in a tensor: a look at the data for each relation and head",
+        ops=("traceable",),
+    ),
+    *(
+        Suspect(
+            owner=f"torch_geometric.nn.dense.linear:{name}.forward",
+            text="and not is_compiling()",
+            reason=f"takes no {kernel} of pyg-lib while compiling",
+            effect="fast path off",
+            package="pyg_lib",
+        )
+        for name, kernel in (("HeteroLinear", "segment_matmul"), ("HeteroDictLinear", "grouped_matmul"))
+    ),
+)
+
+
+class TraceableHgtConv(HGTConv):  # type: ignore[misc]
+    """An HGTConv that multiplies the keys and values of each relation by that relation's matrices.
+
+    The original hands all of them to a HeteroLinear, which cuts its rows where the data say. Here the number of each
+    relation's rows is that of its source nodes, a shape.
+    """
+
+    def _construct_src_node_feat(
+        self, k_dict: dict[str, Tensor], v_dict: dict[str, Tensor], edge_index_dict: dict[RelationKey, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[RelationKey, int]]:
+        """Return keys and values [S, H, K] of the sources of all relations, and where each relation's begin."""
+        shape = (self.heads, len(self.edge_types))
+        matrices = [its.weight.unflatten(0, shape) for its in (self.k_rel, self.v_rel)]
+        parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+        offset, count = {}, 0
+        for relation in edge_index_dict:
+            index, source = self.edge_types_map[relation], relation[0]
+            for part, x_NHK, matrix in zip(parts, (k_dict[source], v_dict[source]), matrices, strict=True):
+                part.append(torch.einsum("nhi,hio->nho", x_NHK, matrix[:, index]))
+            offset[relation] = count
+            count += k_dict[source].size(0)
+        return torch.cat(parts[0]), torch.cat(parts[1]), offset
 
 
 class HgtLayer(nn.Module):
-    """An HGTConv behind the signature that all layers share."""
+    """An HGTConv behind the signature that all layers share; on ``traceable`` operators a TraceableHgtConv."""
 
     def __init__(self, spec: ModelSpec, schema: GraphSchema) -> None:
         super().__init__()
         self.types = [node_name(index) for index in range(len(schema.tables))]
         self.relations = native_relations(schema)
         self.layer = HGTConv(spec.channels, spec.channels, (self.types, self.relations), heads=spec.heads)
+        twin = TraceableHgtConv.__new__(TraceableHgtConv)
+        object.__setattr__(twin, "__dict__", self.layer.__dict__)  # one layer, to which either class can be asked
+        self.traceable = (twin,)  # in a tuple, so that its parameters have one name
+
+    def prepare(self, topology: Topology) -> None:
+        """Take the edges out of the HeteroData, once a topology."""
+        self._edges(topology, self.layer.k_rel.weight.dtype)
 
     def forward(self, topology: Topology, x_NC: list[Tensor]) -> list[Tensor | None]:
         """Return [N, C] per node type, None where no relation ends.
@@ -36,16 +91,24 @@ class HgtLayer(nn.Module):
         Left to itself it would time both on the first batches, and keep what was faster then.
         """
         x = {name: value[:num] for name, value, num in zip(self.types, x_NC, topology.num_src, strict=True)}
-        edges = {
-            key: its.as_tensor() if isinstance(its, EdgeIndex) else its
-            for key, its in edges_of(topology.graph, x_NC[0].dtype).items()
-        }
+        edges = self._edges(topology, x_NC[0].dtype)
+        if topology.ops == "traceable":
+            out = self.traceable[0](x, edges)
+            return [out.get(name) for name in self.types]
         before, switches.use_segment_matmul = switches.use_segment_matmul, True
         try:
-            out = self.layer(x, {key: edges[key] for key in self.relations})
+            out = self.layer(x, edges)
         finally:
             switches.use_segment_matmul = before
         return [out.get(name) for name in self.types]
+
+    def _edges(self, topology: Topology, dtype: torch.dtype) -> dict[RelationKey, Tensor]:
+        def take() -> dict[RelationKey, Tensor]:
+            edges = edges_of(topology.graph, dtype)
+            plain = {key: its.as_tensor() if isinstance(its, EdgeIndex) else its for key, its in edges.items()}
+            return {key: plain[key] for key in self.relations}
+
+        return topology.derive(f"hgt edges {dtype}", take)
 
 
 def conv(spec: ModelSpec, schema: GraphSchema) -> nn.Module:

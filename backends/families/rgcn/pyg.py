@@ -7,8 +7,10 @@ edges of a relation from a COO ``edge_index`` in each pass; whatever the storage
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +18,40 @@ from torch_geometric import backend as switches
 from torch_geometric.nn import RGCNConv
 
 from backends.base import ParameterMap, Place, Topology, relation_ends
+from backends.blockers import Suspect
 from backends.pyg.graph import read_batch
 from backends.spec import ModelSpec
 from tasks.graph import GraphSchema
 
+#: What keeps RGCNConv from being traced in one piece. Its segment_matmul is off while compiling, and here always.
+BLOCKERS: Final = (
+    Suspect(
+        owner="torch_geometric.nn.conv.rgcn_conv:RGCNConv.forward",
+        text="masked_edge_index(edge_index, edge_type == i)",
+        reason="selects the edges of a relation by a mask: their number is known only from the data",
+        ops=("traceable",),
+    ),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldedEdges:
-    """The edges of all relations, sorted by relation: ``edge_index`` i64[2, E] between stacked nodes, and the type."""
+    """The edges of all relations, sorted by relation: ``edge_index`` i64[2, E] between stacked nodes, and the type.
+
+    ``relations`` are its parts, relation by relation, for ``traceable`` operators alone.
+    """
 
     edge_index: Tensor
     edge_type: Tensor
+    relations: tuple[Tensor, ...]
 
 
 class RgcnLayer(nn.Module):
-    """An RGCNConv on the folded graph, behind the signature that all layers share."""
+    """An RGCNConv on the folded graph, behind the signature that all layers share.
+
+    On ``traceable`` operators it is the same layer, with its own propagation, but for the loop around that: RGCNConv's
+    selects the edges of a relation by a mask, so that their number is known only when it runs.
+    """
 
     def __init__(self, spec: ModelSpec, schema: GraphSchema) -> None:
         super().__init__()
@@ -54,12 +75,26 @@ class RgcnLayer(nn.Module):
         src = torch.cat([x[:num] for x, num in zip(x_NC, num_src, strict=True)])
         whole = num_src == num_dst
         dst = src if whole else torch.cat([x[:num] for x, num in zip(x_NC, num_dst, strict=True)])
+        if topology.ops == "traceable":
+            return list(propagate_each(self.layer, src, dst, edges.relations).split(list(num_dst)))
         before, switches.use_segment_matmul = switches.use_segment_matmul, False
         try:
             out = self.layer(src if whole else (src, dst), edges.edge_index, edges.edge_type)
         finally:
             switches.use_segment_matmul = before
         return list(out.split(list(num_dst)))
+
+
+def propagate_each(layer: RGCNConv, src_SC: Tensor, dst_DC: Tensor, relations: Sequence[Tensor]) -> Tensor:
+    """Return what an RGCNConv returns, [D, C], given the edges i64[2, e] of each relation apart."""
+    weight = layer.weight
+    if layer.num_bases is not None:
+        weight = torch.einsum("rb,bio->rio", layer.comp, weight)
+    out = dst_DC @ layer.root + layer.bias
+    for index, edge_index in enumerate(relations):
+        size = (src_SC.size(0), dst_DC.size(0))
+        out = out + layer.propagate(edge_index, x=src_SC, edge_type_ptr=None, size=size) @ weight[index]
+    return out
 
 
 def fold(topology: Topology, schema: GraphSchema) -> FoldedEdges:
@@ -72,7 +107,8 @@ def fold(topology: Topology, schema: GraphSchema) -> FoldedEdges:
         src, dst = edges[key]
         columns.append(torch.stack([src + src_offset[src_type], dst + dst_offset[dst_type]]))
         types.append(torch.full_like(src, index))
-    return FoldedEdges(edge_index=torch.cat(columns, dim=1), edge_type=torch.cat(types))
+    apart = tuple(columns) if topology.ops == "traceable" else ()
+    return FoldedEdges(edge_index=torch.cat(columns, dim=1), edge_type=torch.cat(types), relations=apart)
 
 
 def conv(spec: ModelSpec, schema: GraphSchema) -> nn.Module:

@@ -1,0 +1,137 @@
+"""DGL's kernels as custom operators of torch, ``torch.ops.relduel_dgl``: what torch_compile traces without a break.
+
+Guarantees: each operator runs the kernel that DGL's function of that name runs; its fake kernel takes every size from
+its arguments, so that a traced graph holds for any batch; its gradient is made of the same operators, turned round
+where DGL turns them. Importing this module registers them: torch keeps one registry a process.
+
+A graph travels as its handle, a tensor i64[] on the CPU: a Python number would become part of the traced graph, and
+every batch be traced anew. ``register`` keeps no graph alive: whoever holds the handle holds the graph until the
+backward pass is done. No number is given twice, so a handle that is too old finds nothing rather than another graph.
+
+Shape legend: as in ``backends.operators``. ``transposed`` lets the edges point from destinations to sources.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from backends.dgl.library import import_dgl
+
+_NUMBERS = itertools.count()
+_GRAPHS: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def register(graph: Any) -> Tensor:
+    """Return the handle, i64[], of a DGL graph of one relation."""
+    number = next(_NUMBERS)
+    _GRAPHS[number] = graph
+    return torch.tensor(number)
+
+
+def num_registered() -> int:
+    """Count the graphs with a handle that are still alive."""
+    return len(_GRAPHS)
+
+
+@custom_op("relduel_dgl::in_degrees", mutates_args=())
+def in_degrees(graph: Tensor, like: Tensor) -> Tensor:
+    """Count the edges into each destination: i64[D], for any tensor [D, ...]."""
+    degree: Tensor = _find(graph).in_degrees()
+    return degree.long().clone()
+
+
+@custom_op("relduel_dgl::copy_u_sum", mutates_args=())
+def copy_u_sum(graph: Tensor, x: Tensor, num_out: int, transposed: bool) -> Tensor:
+    """Sum the values [S, ...] over the edges into each destination: [D, ...]."""
+    return _spmm(graph, "copy_lhs", "sum", x, None, transposed)[0]
+
+
+@custom_op("relduel_dgl::copy_u_max", mutates_args=())
+def copy_u_max(graph: Tensor, x: Tensor, num_out: int) -> tuple[Tensor, Tensor]:
+    """Take the largest likewise, and its source i64[D, ...]; 0 and -1 where there is no edge."""
+    out, source = _spmm(graph, "copy_lhs", "max", x, None, False)
+    none = (_find(graph).in_degrees() == 0).reshape(-1, *(1,) * (x.dim() - 1))
+    return out.masked_fill(none, 0), source.long().masked_fill(none, -1)
+
+
+@custom_op("relduel_dgl::copy_e_sum", mutates_args=())
+def copy_e_sum(graph: Tensor, edge: Tensor, num_out: int, transposed: bool) -> Tensor:
+    """Sum the values [E, ...] of the edges into each destination: [D, ...]."""
+    return _spmm(graph, "copy_rhs", "sum", None, edge, transposed)[0]
+
+
+@custom_op("relduel_dgl::u_mul_e_sum", mutates_args=())
+def u_mul_e_sum(graph: Tensor, x: Tensor, edge: Tensor, num_out: int, transposed: bool) -> Tensor:
+    """Sum source [S, ..., C] times edge [E, ...] over the edges into each destination: [D, ..., C]."""
+    return _spmm(graph, "mul", "sum", x, edge.unsqueeze(-1), transposed)[0]
+
+
+@custom_op("relduel_dgl::u_add_v", mutates_args=())
+def u_add_v(graph: Tensor, src: Tensor, dst: Tensor, num_edges: int) -> Tensor:
+    """Return source [S, ...] plus destination [D, ...] on each edge: [E, ...]."""
+    return _sddmm(graph, "add", src, dst, "u", "v")
+
+
+@custom_op("relduel_dgl::u_dot_v", mutates_args=())
+def u_dot_v(graph: Tensor, src: Tensor, dst: Tensor, num_edges: int) -> Tensor:
+    """Return the inner product of [S, ..., C] and [D, ..., C] on each edge: [E, ...]."""
+    return _sddmm(graph, "dot", src, dst, "u", "v").squeeze(-1)
+
+
+@custom_op("relduel_dgl::edge_softmax", mutates_args=())
+def edge_softmax(graph: Tensor, edge: Tensor, fused: bool) -> Tensor:
+    """Normalise the scores [E, ...] into each destination; DGL has one kernel for it (``fused``) but on COO or CUDA."""
+    if fused:
+        out: Tensor = _kernels()._edge_softmax_forward(_find(graph)._graph, edge, "copy_rhs")
+        return out
+    largest = _spmm(graph, "copy_rhs", "max", None, edge, False)[0]
+    weight = torch.exp(_sddmm(graph, "sub", edge, largest, "e", "v"))
+    return _sddmm(graph, "div", weight, _spmm(graph, "copy_rhs", "sum", None, weight, False)[0], "e", "v")
+
+
+@custom_op("relduel_dgl::edge_softmax_backward", mutates_args=())
+def edge_softmax_backward(graph: Tensor, out: Tensor, grad: Tensor, fused: bool) -> Tensor:
+    """Return the gradient of the scores [E, ...]."""
+    scaled = out * grad
+    if fused:
+        back: Tensor = _kernels()._edge_softmax_backward(_find(graph)._graph, out, scaled)
+        return back
+    return scaled - _sddmm(graph, "mul", out, _spmm(graph, "copy_rhs", "sum", None, scaled, False)[0], "e", "v")
+
+
+def _find(handle: Tensor) -> Any:
+    """Return the graph of a handle; RuntimeError where its batch is gone."""
+    graph = _GRAPHS.get(int(handle))
+    if graph is None:
+        raise RuntimeError(
+            f"the graph of handle {int(handle)} is gone: a batch has to be kept until its backward pass is done"
+        )
+    return graph
+
+
+def _kernels() -> Any:
+    """Return DGL's kernels below autograd, which torch has to see to here."""
+    import_dgl()
+    return sys.modules["dgl._sparse_ops"]
+
+
+def _spmm(
+    handle: Tensor, op: str, reduce: str, x: Tensor | None, edge: Tensor | None, transposed: bool
+) -> tuple[Tensor, Tensor]:
+    """Send messages along the edges and reduce them; with a maximum, also return whose each was."""
+    graph = _find(handle)._graph
+    out, (source, _) = _kernels()._gspmm(graph.reverse() if transposed else graph, op, reduce, x, edge)
+    return out, source
+
+
+def _sddmm(handle: Tensor, op: str, left: Tensor, right: Tensor, left_is: str, right_is: str) -> Tensor:
+    """Combine two ends of each edge, or the edge and an end."""
+    out: Tensor = _kernels()._gsddmm(_find(handle)._graph, op, left, right, left_is, right_is)
+    return out

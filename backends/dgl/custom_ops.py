@@ -8,6 +8,9 @@ A graph travels as its handle, a tensor i64[] on the CPU: a Python number would 
 every batch be traced anew. ``register`` keeps no graph alive: whoever holds the handle holds the graph until the
 backward pass is done. No number is given twice, so a handle that is too old finds nothing rather than another graph.
 
+torch takes 0 and 1 for sizes of their own, and would trace anew for a relation of so few edges. So what has a value on
+each edge has at least ``MIN_EDGES`` rows: those beyond the edges are 0, are read by nothing, and get gradients of 0.
+
 Shape legend: as in ``backends.operators``. ``transposed`` lets the edges point from destinations to sources.
 """
 
@@ -16,7 +19,7 @@ from __future__ import annotations
 import itertools
 import sys
 import weakref
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -24,6 +27,8 @@ from torch.library import custom_op
 
 from backends.dgl.library import import_dgl
 
+#: The least number of rows of a tensor [E, ...].
+MIN_EDGES: Final = 2
 _NUMBERS = itertools.count()
 _GRAPHS: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
@@ -76,34 +81,36 @@ def u_mul_e_sum(graph: Tensor, x: Tensor, edge: Tensor, num_out: int, transposed
 @custom_op("relduel_dgl::u_add_v", mutates_args=())
 def u_add_v(graph: Tensor, src: Tensor, dst: Tensor, num_edges: int) -> Tensor:
     """Return source [S, ...] plus destination [D, ...] on each edge: [E, ...]."""
-    return _sddmm(graph, "add", src, dst, "u", "v")
+    return _fill(_sddmm(graph, "add", src, dst, "u", "v"), num_edges)
 
 
 @custom_op("relduel_dgl::u_dot_v", mutates_args=())
 def u_dot_v(graph: Tensor, src: Tensor, dst: Tensor, num_edges: int) -> Tensor:
     """Return the inner product of [S, ..., C] and [D, ..., C] on each edge: [E, ...]."""
-    return _sddmm(graph, "dot", src, dst, "u", "v").squeeze(-1)
+    return _fill(_sddmm(graph, "dot", src, dst, "u", "v").squeeze(-1), num_edges)
 
 
 @custom_op("relduel_dgl::edge_softmax", mutates_args=())
 def edge_softmax(graph: Tensor, edge: Tensor, fused: bool) -> Tensor:
     """Normalise the scores [E, ...] into each destination; DGL has one kernel for it (``fused``) but on COO or CUDA."""
+    score = edge[: _find(graph).num_edges()]
     if fused:
-        out: Tensor = _kernels()._edge_softmax_forward(_find(graph)._graph, edge, "copy_rhs")
-        return out
-    largest = _spmm(graph, "copy_rhs", "max", None, edge, False)[0]
-    weight = torch.exp(_sddmm(graph, "sub", edge, largest, "e", "v"))
-    return _sddmm(graph, "div", weight, _spmm(graph, "copy_rhs", "sum", None, weight, False)[0], "e", "v")
+        return _fill(_kernels()._edge_softmax_forward(_find(graph)._graph, score, "copy_rhs"), len(edge))
+    largest = _spmm(graph, "copy_rhs", "max", None, score, False)[0]
+    weight = torch.exp(_sddmm(graph, "sub", score, largest, "e", "v"))
+    total = _spmm(graph, "copy_rhs", "sum", None, weight, False)[0]
+    return _fill(_sddmm(graph, "div", weight, total, "e", "v"), len(edge))
 
 
 @custom_op("relduel_dgl::edge_softmax_backward", mutates_args=())
 def edge_softmax_backward(graph: Tensor, out: Tensor, grad: Tensor, fused: bool) -> Tensor:
     """Return the gradient of the scores [E, ...]."""
-    scaled = out * grad
+    num = _find(graph).num_edges()
+    weight, scaled = out[:num], out[:num] * grad[:num]
     if fused:
-        back: Tensor = _kernels()._edge_softmax_backward(_find(graph)._graph, out, scaled)
-        return back
-    return scaled - _sddmm(graph, "mul", out, _spmm(graph, "copy_rhs", "sum", None, scaled, False)[0], "e", "v")
+        return _fill(_kernels()._edge_softmax_backward(_find(graph)._graph, weight, scaled), len(out))
+    total = _spmm(graph, "copy_rhs", "sum", None, scaled, False)[0]
+    return _fill(scaled - _sddmm(graph, "mul", weight, total, "e", "v"), len(out))
 
 
 def _find(handle: Tensor) -> Any:
@@ -126,9 +133,16 @@ def _spmm(
     handle: Tensor, op: str, reduce: str, x: Tensor | None, edge: Tensor | None, transposed: bool
 ) -> tuple[Tensor, Tensor]:
     """Send messages along the edges and reduce them; with a maximum, also return whose each was."""
-    graph = _find(handle)._graph
-    out, (source, _) = _kernels()._gspmm(graph.reverse() if transposed else graph, op, reduce, x, edge)
+    graph = _find(handle)
+    index, edge = graph._graph, None if edge is None else edge[: graph.num_edges()]
+    out, (source, _) = _kernels()._gspmm(index.reverse() if transposed else index, op, reduce, x, edge)
     return out, source
+
+
+def _fill(edge: Tensor, num_edges: int) -> Tensor:
+    """Return the values of the edges [e, ...] with rows of 0 up to ``num_edges``."""
+    missing = num_edges - len(edge)
+    return torch.cat([edge, edge.new_zeros(missing, *edge.shape[1:])]) if missing else edge
 
 
 def _sddmm(handle: Tensor, op: str, left: Tensor, right: Tensor, left_is: str, right_is: str) -> Tensor:

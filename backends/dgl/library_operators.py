@@ -21,6 +21,7 @@ class LibraryEdgeOperators:
     """``backends.operators.EdgeOperators`` over handles, which hold as long as this does: it keeps the ``graphs``.
 
     ``expanded`` is the handle for what reads both ends of an edge; ``fused`` tells whether DGL's own softmax can run.
+    ``num_edges`` is E, and at least ``MIN_EDGES``.
     """
 
     graphs: tuple[Any, ...]
@@ -74,5 +75,5 @@ def library_edge_operators(
         fused=has_softmax and graph.device.type == "cpu",
         num_src=num_src,
         num_dst=num_dst,
-        num_edges=graph.num_edges(),
+        num_edges=max(graph.num_edges(), ops.MIN_EDGES),
     )

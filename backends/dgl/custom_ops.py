@@ -49,7 +49,7 @@ def num_registered() -> int:
 def in_degrees(graph: Tensor, like: Tensor) -> Tensor:
     """Count the edges into each destination: i64[D], for any tensor [D, ...]."""
     degree: Tensor = _find(graph).in_degrees()
-    return degree.long().clone()
+    return degree.long()
 
 
 @custom_op("relduel_dgl::copy_u_sum", mutates_args=())

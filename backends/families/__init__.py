@@ -12,7 +12,8 @@ and its modules are
     definition.py   ``conv(spec, schema, operators)``: the layer, written once over ``backends.operators``; the names
                     of its parameters are the canonical ones
     pyg.py dgl.py   ``conv(spec, schema)``: the library's own layer; ``parameter_map(spec, schema)``: where the
-                    canonical parameters live in it
+                    canonical parameters live in it; perhaps BLOCKERS, what keeps torch_compile from tracing the layer
+                    (``backends.blockers``)
 
 One that lies outside relduel is found through the entry point group ``relduel.families``, whose values name packages of
 this form.

@@ -91,7 +91,8 @@ class HgtLayer(nn.Module):
         Left to itself it would time both on the first batches, and keep what was faster then.
         """
         x = {name: value[:num] for name, value, num in zip(self.types, x_NC, topology.num_src, strict=True)}
-        edges = self._edges(topology, x_NC[0].dtype)
+        taken = self._edges(topology, x_NC[0].dtype)
+        edges = {key: taken[key] for key in self.relations}
         if topology.ops == "traceable":
             out = self.traceable[0](x, edges)
             return [out.get(name) for name in self.types]
@@ -105,8 +106,7 @@ class HgtLayer(nn.Module):
     def _edges(self, topology: Topology, dtype: torch.dtype) -> dict[RelationKey, Tensor]:
         def take() -> dict[RelationKey, Tensor]:
             edges = edges_of(topology.graph, dtype)
-            plain = {key: its.as_tensor() if isinstance(its, EdgeIndex) else its for key, its in edges.items()}
-            return {key: plain[key] for key in self.relations}
+            return {key: its.as_tensor() if isinstance(its, EdgeIndex) else its for key, its in edges.items()}
 
         return topology.derive(f"hgt edges {dtype}", take)
 

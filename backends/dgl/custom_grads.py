@@ -75,8 +75,8 @@ def grad_u_mul_e_sum(ctx: Any, grad: Tensor) -> Gradients:
     if edge is not None:
         x_grad = ops.u_mul_e_sum(graph, grad, edge, ctx.num_in, not ctx.transposed)
     if x is not None:
-        ends = (grad, x) if ctx.transposed else (x, grad)
-        edge_grad = ops.u_dot_v(graph, *ends, ctx.num_edges)
+        src, dst = (grad, x) if ctx.transposed else (x, grad)
+        edge_grad = ops.u_dot_v(graph, src, dst, ctx.num_edges)
     return None, x_grad, edge_grad, None, None
 
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 import itertools
 import sys
 import weakref
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ from torch.library import custom_op
 
 from backends.dgl.library import import_dgl
 
+_P = ParamSpec("_P")
+_Result = TypeVar("_Result", covariant=True)
 #: The least number of rows of a tensor [E, ...].
 MIN_EDGES: Final = 2
 _NUMBERS = itertools.count()
@@ -45,20 +48,40 @@ def num_registered() -> int:
     return len(_GRAPHS)
 
 
-@custom_op("relduel_dgl::in_degrees", mutates_args=())
+class Operator(Protocol[_P, _Result]):
+    """What torch makes of a kernel: it is called like it, and told of a fake kernel and a gradient."""
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
+        """Run the kernel, or trace it."""
+
+    def register_fake(self, fake: Callable[_P, object], /) -> object:
+        """Say what the kernel returns, without its values."""
+
+    def register_autograd(self, backward: Callable[..., object], /, *, setup_context: Callable[..., None]) -> None:
+        """Say what its gradients are, and what they need."""
+
+
+def _operator(kernel: Callable[_P, _Result]) -> Operator[_P, _Result]:
+    """Register a kernel under its name, with the schema that its signature says."""
+    registered: Any = custom_op(f"relduel_dgl::{kernel.__name__}", kernel, mutates_args=())
+    operator: Operator[_P, _Result] = registered
+    return operator
+
+
+@_operator
 def in_degrees(graph: Tensor, like: Tensor) -> Tensor:
     """Count the edges into each destination: i64[D], for any tensor [D, ...]."""
     degree: Tensor = _find(graph).in_degrees()
     return degree.long()
 
 
-@custom_op("relduel_dgl::copy_u_sum", mutates_args=())
+@_operator
 def copy_u_sum(graph: Tensor, x: Tensor, num_out: int, transposed: bool) -> Tensor:
     """Sum the values [S, ...] over the edges into each destination: [D, ...]."""
     return _spmm(graph, "copy_lhs", "sum", x, None, transposed)[0]
 
 
-@custom_op("relduel_dgl::copy_u_max", mutates_args=())
+@_operator
 def copy_u_max(graph: Tensor, x: Tensor, num_out: int) -> tuple[Tensor, Tensor]:
     """Take the largest likewise, and its source i64[D, ...]; 0 and -1 where there is no edge."""
     out, source = _spmm(graph, "copy_lhs", "max", x, None, False)
@@ -66,31 +89,31 @@ def copy_u_max(graph: Tensor, x: Tensor, num_out: int) -> tuple[Tensor, Tensor]:
     return out.masked_fill(none, 0), source.long().masked_fill(none, -1)
 
 
-@custom_op("relduel_dgl::copy_e_sum", mutates_args=())
+@_operator
 def copy_e_sum(graph: Tensor, edge: Tensor, num_out: int, transposed: bool) -> Tensor:
     """Sum the values [E, ...] of the edges into each destination: [D, ...]."""
     return _spmm(graph, "copy_rhs", "sum", None, edge, transposed)[0]
 
 
-@custom_op("relduel_dgl::u_mul_e_sum", mutates_args=())
+@_operator
 def u_mul_e_sum(graph: Tensor, x: Tensor, edge: Tensor, num_out: int, transposed: bool) -> Tensor:
     """Sum source [S, ..., C] times edge [E, ...] over the edges into each destination: [D, ..., C]."""
     return _spmm(graph, "mul", "sum", x, edge.unsqueeze(-1), transposed)[0]
 
 
-@custom_op("relduel_dgl::u_add_v", mutates_args=())
+@_operator
 def u_add_v(graph: Tensor, src: Tensor, dst: Tensor, num_edges: int) -> Tensor:
     """Return source [S, ...] plus destination [D, ...] on each edge: [E, ...]."""
     return _fill(_sddmm(graph, "add", src, dst, "u", "v"), num_edges)
 
 
-@custom_op("relduel_dgl::u_dot_v", mutates_args=())
+@_operator
 def u_dot_v(graph: Tensor, src: Tensor, dst: Tensor, num_edges: int) -> Tensor:
     """Return the inner product of [S, ..., C] and [D, ..., C] on each edge: [E, ...]."""
     return _fill(_sddmm(graph, "dot", src, dst, "u", "v").squeeze(-1), num_edges)
 
 
-@custom_op("relduel_dgl::edge_softmax", mutates_args=())
+@_operator
 def edge_softmax(graph: Tensor, edge: Tensor, fused: bool) -> Tensor:
     """Normalise the scores [E, ...] into each destination; DGL has one kernel for it (``fused``) but on COO or CUDA."""
     score = edge[: _find(graph).num_edges()]
@@ -102,7 +125,7 @@ def edge_softmax(graph: Tensor, edge: Tensor, fused: bool) -> Tensor:
     return _fill(_sddmm(graph, "div", weight, total, "e", "v"), len(edge))
 
 
-@custom_op("relduel_dgl::edge_softmax_backward", mutates_args=())
+@_operator
 def edge_softmax_backward(graph: Tensor, out: Tensor, grad: Tensor, fused: bool) -> Tensor:
     """Return the gradient of the scores [E, ...]."""
     num = _find(graph).num_edges()

@@ -43,7 +43,7 @@ BLOCKERS: Final = (
 )
 
 
-class TraceableHgtConv(HGTConv):  # type: ignore[misc]
+class TraceableHgtConv(HGTConv):
     """An HGTConv that multiplies the keys and values of each relation by that relation's matrices.
 
     The original hands all of them to a HeteroLinear, which cuts its rows where the data say. Here the number of each

@@ -255,17 +255,17 @@ def test_failed_process_and_two_machines_are_not_comparable(store: Store) -> Non
 
 
 def test_calibration_sets_margins_and_is_printed(store: Store) -> None:
-    """A restless machine has 10 %, so that 6 % is no difference; without calibration the report says so."""
-    add_duel(store, "d1", 1.06)
+    """A restless machine has 6 %, so that 5 % is no difference; without calibration the report says so."""
+    add_duel(store, "d1", 1.05)
     assert only(store).verdict.verdict == "WORSE"
     missing = calibration_table({}, [machine_id(ENVIRONMENT)]).rows[0]
     assert "not calibrated" in missing
     calibrate(store, sd=0.06)
     race = only(store)
     assert race.verdict.verdict == "EQUIVALENT"
-    assert race.verdict.margin == Margin(difference=1.10, equivalence=1.10)
+    assert race.verdict.margin == Margin(difference=1.06, equivalence=1.10)
     (row,) = calibration_table(read_calibrations(store)[0], [machine_id(ENVIRONMENT)]).rows
-    assert row[:4] == (machine_id(ENVIRONMENT)[:8], "6 %", "10", "10 % / 10 %")
+    assert row[:4] == (machine_id(ENVIRONMENT)[:8], "6 %", "10", "6 % / 10 %")
     assert row[5:] == ("EQUIVALENT", "2026-11-20T00:00:00Z")
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.dataset import user_cache
-from harness.duel import DuelPlan, run_processes
+from harness.duel import run_processes
+from harness.duel_plan import DuelPlan
 from results.duels import log_ratio, read_duel
 from results.frame import machine_id
 from results.store import Store, write_over

@@ -18,7 +18,8 @@ from typing import Any, Final
 from harness.calibrate import find_calibration
 from harness.compose import Composed
 from harness.config import TrialConfig, code_version
-from harness.duel import DuelPlan, Side, refusal, run_missing_gates, run_processes
+from harness.duel import refusal, run_missing_gates, run_processes
+from harness.duel_plan import DuelPlan, Side
 from harness.plan import plan_trials
 from harness.worktree import GitError, find_commit, worktree
 from results.calibrations import StoredCalibration, read_calibrations

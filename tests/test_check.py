@@ -21,7 +21,7 @@ from harness import check as harness_check
 from harness.check import Confirming, confirming, plan_confirmation
 from harness.cli import main
 from harness.config import code_version
-from harness.duel import DuelPlan
+from harness.duel_plan import DuelPlan
 from harness.worktree import GitError
 from results.baseline import promote, write_baseline
 from results.calibrations import StoredCalibration

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from small_shop import SMALL
 
 from harness import duel as harness_duel
+from harness.duel_plan import DECLARABLE, plan_duel
 from results import sides
 from results.blocks import Points, Prose, Table
 from results.calibrations import calibration_table, read_calibrations
@@ -191,13 +192,13 @@ def test_declared_differences_stand_apart(store: Store, case: str) -> None:
 
 def test_declarable_is_what_the_harness_declares() -> None:
     """The list here and the one by which duels are run are the same."""
-    declarable = {"backend.name", *harness_duel.DECLARABLE, "slow_down", "bare", "python", "checkout"}
+    declarable = {"backend.name", *DECLARABLE, "slow_down", "bare", "python", "checkout"}
     assert declarable == sides.DECLARABLE
 
 
 def test_what_the_harness_writes_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that the harness kept, with configs as they are composed, is a race between libraries."""
-    plan = harness_duel.plan_duel([*SMALL, "a.backend=pyg", "b.backend=dgl"])
+    plan = plan_duel([*SMALL, "a.backend=pyg", "b.backend=dgl"])
     store = Store(tmp_path)
     for side in plan.sides.values():
         row = {"ok": True, "backend": side.trial.config.backend.name, "dtype": "float32", "family": "sage"}

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the A/A suite and print what follows from it; return 1 if the machine does not pass."""
     from harness.calibrate import ADVICE, NUM_PROCESSES, calibrate
-    from harness.duel import plan_duel
+    from harness.duel_plan import plan_duel
     from results.duels import read_duel
     from results.pools import pool_rates
     from results.store import Store

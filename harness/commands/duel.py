@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the missing processes and print the verdict; return 1 for a pair that may not be compared."""
     from harness.calibrate import copy_calibration, find_calibration
-    from harness.duel import plan_duel, refusal, run_missing_gates, run_processes
+    from harness.duel import refusal, run_missing_gates, run_processes
+    from harness.duel_plan import plan_duel
     from results.duels import read_duel
     from results.stats import LOOKS, level_at
     from results.store import Store

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.calibrate import find_calibration
-from harness.compose import Composed
+from harness.compose import Composed, overrides_of
 from harness.config import TrialConfig, code_version
 from harness.duel import refusal, run_missing_gates, run_processes
 from harness.duel_plan import DuelPlan, Side
-from harness.plan import plan_trials
+from harness.plan import plan_trials, public_override
 from harness.worktree import GitError, find_commit, worktree
 from results.calibrations import StoredCalibration, read_calibrations
 from results.cell_times import Confirm, Confirmation
@@ -78,7 +78,7 @@ def confirming(how: Confirming, race: Race = race_processes) -> Iterator[Confirm
                 commit = named or _commit_of(old)
                 if commit not in folders:
                     folders[commit] = stack.enter_context(worktree(commit))
-                plan = plan_confirmation(old, what, checkout=folders[commit], data=how.data)
+                plan = plan_confirmation(old, what, checkout=folders[commit], data=how.data, commit=commit)
             except (GitError, ValueError) as error:
                 return Confirmation(reason=plain(error))
             calibration = how.calibrations.get(old.machine)
@@ -91,7 +91,7 @@ def confirming(how: Confirming, race: Race = race_processes) -> Iterator[Confirm
         yield confirm
 
 
-def plan_confirmation(cell: Cell, what: str, *, checkout: Path, data: Path | None) -> DuelPlan:
+def plan_confirmation(cell: Cell, what: str, *, checkout: Path, data: Path | None, commit: str = "") -> DuelPlan:
     """Plan a cell's duel, the other checkout as a; ValueError where its config or data are not to be had here."""
     config: dict[str, Any] = json.loads(json.dumps(cell.config))
     config["task"] = {"name": config["task"]["name"]}
@@ -107,7 +107,13 @@ def plan_confirmation(cell: Cell, what: str, *, checkout: Path, data: Path | Non
         raise ValueError(
             f"the data here have fingerprint {trial.data_fingerprint[:8]}, not {cell.data_fingerprint[:8]}"
         )
-    return DuelPlan(a=Side(trial=trial, checkout=checkout), b=Side(trial=trial), what=what)
+    made = map(public_override, overrides_of(own))
+    return DuelPlan(
+        a=Side(trial=trial, checkout=checkout),
+        b=Side(trial=trial),
+        what=what,
+        overrides=(*made, f"a.checkout=CHECKOUT-OF-{commit[:12]}"),
+    )
 
 
 def known_calibrations(cells: Sequence[Cell], store: Store) -> tuple[dict[str, StoredCalibration], list[str]]:

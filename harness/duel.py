@@ -86,6 +86,7 @@ def run_processes(
                 "process": number,
                 "started_at": started,
                 "what": plan.what,
+                "command": f"{plan.command} --until {until}" if until else plan.command,
                 "sides": {name: _describe(side) for name, side in plan.sides.items()},
                 "differences": {name: list(pair) for name, pair in plan.differences.items()},
                 "code_version": code_version(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from backends.families import find_family
 from harness.compose import compose_trial
 from harness.config import code_version
 from harness.duel_blocks import WHATS
-from harness.plan import PlannedTrial, plan_trials
+from harness.plan import PlannedTrial, plan_trials, public_override
 from tasks.names import did_you_mean
 
 BLOCKS: Final = 30
@@ -35,6 +36,8 @@ DECLARABLE: Final = (
     "backend.pipeline",
 )
 _ARMS: Final = ("a", "b")
+#: What a side may be given beside its config; each names a path.
+_PATHS: Final = ("python", "checkout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +68,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DuelPlan:
-    """Two sides and what is raced of them."""
+    """Two sides and what is raced of them; ``overrides`` and ``verb`` are the command that plans it, without paths."""
 
     a: Side
     b: Side
@@ -73,6 +76,8 @@ class DuelPlan:
     plants: tuple[float, ...] = ()
     blocks: int = BLOCKS
     block_s: float = BLOCK_S
+    overrides: tuple[str, ...] = ()
+    verb: str = "duel"
 
     @property
     def sides(self) -> dict[str, Side]:
@@ -92,7 +97,7 @@ class DuelPlan:
             first, second = getattr(self.a, name), getattr(self.b, name)
             if first != second:
                 found[name] = (first, second)
-        for name in ("python", "checkout"):
+        for name in _PATHS:
             if getattr(self.a, name) != getattr(self.b, name):
                 found[name] = ("this", "another") if getattr(self.b, name) else ("another", "this")
         return found
@@ -102,6 +107,15 @@ class DuelPlan:
         """Tell whether both sides are the same model on the same batches, up to what may be declared."""
         allowed = {"backend.name", *DECLARABLE, "slow_down", "bare", "python", "checkout"}
         return set(self.differences) <= allowed and not any(side.is_stock for side in self.sides.values())
+
+    @property
+    def command(self) -> str:
+        """Return the command that remakes the duel, its paths and number of processes left for the reader."""
+        options = ["--what", self.what] if self.what != "step" else []
+        options += ["--slow-down", f"{self.b.slow_down:g}"] if self.b.slow_down else []
+        options += ["--bare-b"] if self.b.bare else []
+        options += ["--plant", *(f"{share:g}" for share in self.plants)] if self.plants else []
+        return shlex.join(["relduel", self.verb, *self.overrides, *options])
 
     @property
     def duel_id(self) -> str:
@@ -132,12 +146,13 @@ def plan_duel(
     slow_down: float = 0.0,
     bare: bool = False,
     plants: tuple[float, ...] = (),
+    verb: str = "duel",
 ) -> DuelPlan:
     """Compose both sides from overrides, those that begin with ``a.`` or ``b.`` being one side's own.
 
     ``a.python`` names another interpreter, ``a.checkout`` the folder of another checkout. ``slow_down`` and ``bare``
-    are the second side's; ``plants`` are slow-downs that are raced beside it. ValueError for the first fault, as
-    ``plan_trials``.
+    are the second side's; ``plants`` are slow-downs that are raced beside it, by ``relduel calibrate`` alone, which is
+    then the ``verb``. ValueError for the first fault, as ``plan_trials``.
     """
     if what not in WHATS:
         raise ValueError(f"--what {what}: {did_you_mean(what, WHATS)}")
@@ -150,7 +165,7 @@ def plan_duel(
     for name in _ARMS:
         own = [text.removeprefix(f"{name}.") for text in overrides if text.startswith(f"{name}.")]
         common = [text for text in overrides if not text.startswith(("a.", "b."))]
-        given = {key: _value(own, key) for key in ("python", "checkout")}
+        given = {key: _value(own, key) for key in _PATHS}
         rest = [text for text in own if text.partition("=")[0] not in given]
         trial = plan_trials([compose_trial([*common, *rest])])[0]
         if what == "batch" and trial.config.sampler.kind == "native":
@@ -169,7 +184,24 @@ def plan_duel(
     devices = {side.trial.config.measure.device for side in sides.values()}
     if len(devices) > 1:
         raise ValueError(f"measure.device: a duel runs on one device, not on {' and '.join(sorted(devices))}")
-    return DuelPlan(a=sides["a"], b=sides["b"], what=what, plants=plants)
+    return DuelPlan(
+        a=sides["a"],
+        b=sides["b"],
+        what=what,
+        plants=plants,
+        overrides=tuple(map(_public_override, overrides)),
+        verb=verb,
+    )
+
+
+def _public_override(override: str) -> str:
+    """Return an override without the paths of this machine; FOLDER, PYTHON and CHECKOUT stand for them."""
+    key, _, value = override.partition("=")
+    arm, dot, own = key.partition(".")
+    if dot and arm in _ARMS:
+        named = f"{own}={own.upper()}" if own in _PATHS else public_override(f"{own}={value}")
+        return f"{arm}.{named}"
+    return public_override(override)
 
 
 def _interpreter(name: str, given: str | None) -> str | None:

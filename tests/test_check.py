@@ -463,6 +463,8 @@ def test_a_suspect_is_raced_in_turns_against_its_commit(
     assert answers[0].verdict is not None
     assert answers[0].verdict.verdict == "WORSE"
     (plan, num), (second, _) = plans
+    assert plan.command.startswith("relduel duel backend=pyg dataset=shop ")
+    assert plan.command.endswith("a.checkout=CHECKOUT-OF-aaaaaaaaaaaa")
     assert (plan.what, second.what, num) == ("step", "batch", 30)
     assert plan.in_turns
     assert (plan.a.checkout, plan.b.checkout) == (tmp_path, None)

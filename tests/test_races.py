@@ -389,6 +389,15 @@ def test_report_of_races_alone(store: Store) -> None:
     assert (store.report_dir / "figures" / "races.svg").is_file()
 
 
+def test_the_report_has_the_command_of_each_race(store: Store) -> None:
+    """The command that remakes a race stands in both files; a race kept without one says so."""
+    add_duel(store, "d1", command="relduel duel a.backend=pyg b.backend=dgl")
+    add_duel(store, "d2")
+    for text in written(store):
+        assert "relduel duel a.backend=pyg b.backend=dgl --processes 10  # d1" in text
+        assert "(no command recorded)  # d2" in text
+
+
 def test_report_without_races_says_what_one_is(tmp_path: Path) -> None:
     """With trials alone the section says that nothing here shows a library faster, and that nothing is calibrated."""
     document = build_document([make_record("pyg")], [], {}, COMMAND)

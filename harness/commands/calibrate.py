@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--processes {num}: allowed is {MIN_PROCESSES} or more")
     if any(text.startswith(("a.", "b.")) for text in options.overrides):
         raise ValueError("a calibration races a config with itself; allowed are common overrides only")
-    plan = plan_duel(options.overrides, what=options.what, plants=tuple(options.plant))
+    plan = plan_duel(options.overrides, what=options.what, plants=tuple(options.plant), verb="calibrate")
     store = Store(options.store)
     found, verdict = calibrate(plan, store, processes=num)
     if found is None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from harness.calibrate import find_calibration
 from harness.compose import Composed, overrides_of
 from harness.config import TrialConfig, code_version
-from harness.duel import refusal, run_missing_gates, run_processes
+from harness.duel import BusyDeviceError, refusal, run_missing_gates, run_processes
 from harness.duel_plan import DuelPlan, Side
 from harness.plan import plan_trials, public_override
 from harness.worktree import GitError, find_commit, worktree
@@ -54,7 +54,10 @@ def race_processes(plan: DuelPlan, store: Store, processes: int) -> Duel | str:
     reason = refusal(plan, store)
     if reason is not None:
         return reason
-    run_processes(plan, store, range(processes))
+    try:
+        run_processes(plan, store, range(processes))
+    except BusyDeviceError as error:
+        return str(error)
     return read_duel(store, plan.duel_id)
 
 

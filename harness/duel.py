@@ -29,6 +29,10 @@ from results.store import Store
 from results.text import redact
 
 
+class BusyDeviceError(RuntimeError):
+    """Other processes use the GPU; the message has their ids. Nothing was kept of the process that met them."""
+
+
 def refusal(plan: DuelPlan, store: Store) -> str | None:
     """Return why a pair may not be raced: a library that is missing, a gate that is missing or red; None if it may."""
     for name, side in plan.sides.items():
@@ -65,7 +69,8 @@ def run_processes(
 ) -> None:
     """Run those processes of a duel that the store lacks, one at a time, until one fails or ``go_on`` says no.
 
-    ``until`` is kept with each: a reader must know that the duel was looked at more than once.
+    ``until`` is kept with each: a reader must know that the duel was looked at more than once. Raises BusyDeviceError
+    where a GPU is not free.
     """
     there = read_duel(store, plan.duel_id).processes
     missing = [number for number in numbers if number not in there]
@@ -81,6 +86,8 @@ def run_processes(
             run = _run_in_turns if plan.in_turns else _run_together
             with hold_device(plan.b.trial.config.measure.device, say=_say):
                 answer = run(plan, number, timeout_s, log, on_step)
+            if answer["status"] == "refused":
+                raise BusyDeviceError(answer["reason"])
             process = {
                 "duel_id": plan.duel_id,
                 "process": number,
@@ -132,6 +139,11 @@ def _run_in_turns(
 ) -> dict[str, Any]:
     """Race two live workers that take turns; what makes one fail is the answer."""
     settings = _settings(plan, number)
+    if plan.b.trial.config.measure.device != "cpu":  # asked while none of the workers is there to be taken for another
+        others = {"kind": "others", **plan.b.to_job()}
+        free = run_job(others, threads=_threads(plan), timeout_s=timeout_s, log=log)
+        if free["status"] != "ok":
+            return free
     try:
         with ExitStack() as stack:
             workers = {

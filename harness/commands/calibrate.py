@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the A/A suite and print what follows from it; return 1 if the machine does not pass."""
     from harness.calibrate import ADVICE, NUM_PROCESSES, calibrate
+    from harness.duel import BusyDeviceError
     from harness.duel_plan import plan_duel
     from results.duels import read_duel
     from results.pools import pool_rates
@@ -47,7 +48,10 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("a calibration races a config with itself; allowed are common overrides only")
     plan = plan_duel(options.overrides, what=options.what, plants=tuple(options.plant), verb="calibrate")
     store = Store(options.store)
-    found, verdict = calibrate(plan, store, processes=num)
+    try:
+        found, verdict = calibrate(plan, store, processes=num)
+    except BusyDeviceError as error:
+        raise ValueError(str(error)) from None
     if found is None:
         raise ValueError(f"too few processes ended ok: {verdict.reason}")
     document = {

@@ -49,6 +49,8 @@ class ParityRow:
     tolerance: float
     conv: str
     aggregation: str
+    ids: str = "int64"
+    blocks: bool = False
     different: str | None = None
     skipped: str | None = None
     note: str | None = None

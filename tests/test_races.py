@@ -21,6 +21,7 @@ from results.content import build_document
 from results.duels import Duel, process_path, read_duel, write_process
 from results.forest import plot_races
 from results.frame import machine_id
+from results.gate import parity_of_config
 from results.race_blocks import race_blocks, tally
 from results.races import Race, Races, read_races
 from results.report import write_report
@@ -143,6 +144,23 @@ def test_only_green_gates_make_a_headline(store: Store, gate: str) -> None:
     reason = {"red": "red: dgl, sage", "missing": "missing: parity run k2 has no row", "different": "no root weight"}
     assert reason[gate] in row_of["Why"]
     assert ("≠ different function (output off by 2.5)" in row_of["b"]) == (gate == "different")
+
+
+@pytest.mark.parametrize(
+    ("measured", "state"),
+    [
+        ({}, "green"),
+        ({"ids": "int64", "blocks": True}, "green"),
+        ({"ids": "int32"}, "missing"),
+        ({"blocks": False}, "missing"),
+    ],
+)
+def test_a_gate_speaks_for_the_form_that_it_ran_in(store: Store, measured: dict[str, Any], state: str) -> None:
+    """Rows of other ids, or without a side's blocks, prove nothing of it; old rows do not tell their form."""
+    store.write_parity("k2", make_parity(rows=[{"family": "sage", "backend": "dgl", "ok": True, **measured}]))
+    config = make_record("dgl").config
+    config = config | {"sampler": {"blocks": True}}
+    assert parity_of_config("k2", config, store.parity()).state == state
 
 
 def test_blind_gate_is_caught(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

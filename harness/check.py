@@ -18,7 +18,7 @@ from typing import Any, Final
 from harness.calibrate import find_calibration
 from harness.compose import Composed, overrides_of
 from harness.config import TrialConfig, code_version
-from harness.duel import BusyDeviceError, refusal, run_missing_gates, run_processes
+from harness.duel import BusyDeviceError, refusal, run_missing_gates, run_processes, say_resumed
 from harness.duel_plan import DuelPlan, Side
 from harness.plan import plan_trials, public_override
 from harness.worktree import GitError, find_commit, worktree
@@ -54,6 +54,7 @@ def race_processes(plan: DuelPlan, store: Store, processes: int) -> Duel | str:
     reason = refusal(plan, store)
     if reason is not None:
         return reason
+    say_resumed(plan, store)
     try:
         run_processes(plan, store, range(processes))
     except BusyDeviceError as error:
@@ -86,7 +87,10 @@ def confirming(how: Confirming, race: Race = race_processes) -> Iterator[Confirm
                 return Confirmation(reason=plain(error))
             calibration = how.calibrations.get(old.machine)
             usual = default_n(calibration.sd if calibration else _UNKNOWN_SD, turns=True)
-            duel = race(plan, how.store, how.processes or usual)
+            try:
+                duel = race(plan, how.store, how.processes or usual)
+            except ValueError as error:  # a file of the duel that cannot be understood
+                return Confirmation(reason=plain(error))
             if isinstance(duel, str):
                 return Confirmation(reason=duel)
             return _read(duel, calibration.margin if calibration else Margin(), how.processes or usual)

@@ -58,6 +58,13 @@ def run_missing_gates(plan: DuelPlan, store: Store) -> None:
                 run_gate_job(group, store, view, threading.Event())
 
 
+def say_resumed(plan: DuelPlan, store: Store) -> None:
+    """Say how many processes of a duel an earlier command has left in the store, if any: they are not run again."""
+    kept = len(read_duel(store, plan.duel_id).processes)
+    if kept:
+        _say(f"duel {plan.duel_id[:8]}: {kept} process{'' if kept == 1 else 'es'} kept from before; going on")
+
+
 def run_processes(
     plan: DuelPlan,
     store: Store,

@@ -103,7 +103,7 @@ def _read(path: Path, store: Store) -> dict[str, Any]:
     try:
         process = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: no JSON ({error}); it was not written by relduel: remove it") from None
+        raise ValueError(f"{place}: no JSON ({error}), cut short or not written by relduel: remove it") from None
     if not isinstance(process, dict) or process.get("schema") != SCHEMA:
         raise ValueError(
             f"{place}: schema {process.get('schema') if isinstance(process, dict) else None!r}; allowed is 1"

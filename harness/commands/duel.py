@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
 def _race(options: argparse.Namespace, plan: DuelPlan, store: Store, deadline: float) -> int:
     """Run what is missing, as the machine's calibration asks, and print the verdict."""
     from harness.calibrate import copy_calibration, find_calibration
-    from harness.duel import run_processes
+    from harness.duel import run_processes, say_resumed
     from results.duels import read_duel
     from results.stats import LOOKS, level_at
     from results.verdict import Margin, default_n, not_comparable
@@ -85,6 +85,7 @@ def _race(options: argparse.Namespace, plan: DuelPlan, store: Store, deadline: f
     def go_on() -> bool:
         return time.monotonic() < deadline
 
+    say_resumed(plan, store)
     run_processes(plan, store, [0], go_on=go_on, until=options.until)
     processes = read_duel(store, plan.duel_id).processes
     environment = processes[0]["environment"] if 0 in processes else {}

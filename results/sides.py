@@ -21,7 +21,8 @@ from results.text import plain
 DECLARABLE: Final = frozenset(
     {
         *("backend.name", "backend.storage", "backend.ids", "backend.pipeline"),
-        *("model.conv", "sampler.blocks", "sampler.kind", "slow_down", "bare", "python", "checkout"),
+        *("model.conv", "sampler.blocks", "sampler.padding", "sampler.padding_least", "sampler.kind"),
+        *("slow_down", "bare", "python", "checkout"),
     }
 )
 #: Settings that a form already tells.

@@ -50,6 +50,8 @@ class ParityRow:
     conv: str
     aggregation: str
     ops: str = "native"
+    ids: str = "int64"
+    blocks: bool = False
     different: str | None = None
     skipped: str | None = None
     note: str | None = None

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.dataset import user_cache
-from harness.duel import DuelPlan, run_processes
+from harness.duel import run_processes, say_resumed
+from harness.duel_plan import DuelPlan
 from results.duels import log_ratio, read_duel
 from results.frame import machine_id
 from results.store import Store, write_over
@@ -93,6 +94,7 @@ def calibrate(plan: DuelPlan, store: Store, *, processes: int = NUM_PROCESSES) -
     None where no process ended ok. ``plan`` must have two equal sides.
     """
     assert not plan.differences
+    say_resumed(plan, store)
     run_processes(plan, store, range(processes))
     duel = read_duel(store, plan.duel_id)
     ended = [process for process in duel.processes.values() if process["status"] == "ok"]

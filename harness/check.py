@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.calibrate import find_calibration
-from harness.compose import Composed
+from harness.compose import Composed, overrides_of
 from harness.config import TrialConfig, code_version
-from harness.duel import DuelPlan, Side, refusal, run_missing_gates, run_processes
-from harness.plan import plan_trials
+from harness.duel import BusyDeviceError, refusal, run_missing_gates, run_processes, say_resumed
+from harness.duel_plan import DuelPlan, Side
+from harness.plan import plan_trials, public_override
 from harness.worktree import GitError, find_commit, worktree
 from results.calibrations import StoredCalibration, read_calibrations
 from results.cell_times import Confirm, Confirmation
@@ -53,7 +54,11 @@ def race_processes(plan: DuelPlan, store: Store, processes: int) -> Duel | str:
     reason = refusal(plan, store)
     if reason is not None:
         return reason
-    run_processes(plan, store, range(processes))
+    say_resumed(plan, store)
+    try:
+        run_processes(plan, store, range(processes))
+    except BusyDeviceError as error:
+        return str(error)
     return read_duel(store, plan.duel_id)
 
 
@@ -77,12 +82,15 @@ def confirming(how: Confirming, race: Race = race_processes) -> Iterator[Confirm
                 commit = named or _commit_of(old)
                 if commit not in folders:
                     folders[commit] = stack.enter_context(worktree(commit))
-                plan = plan_confirmation(old, what, checkout=folders[commit], data=how.data)
+                plan = plan_confirmation(old, what, checkout=folders[commit], data=how.data, commit=commit)
             except (GitError, ValueError) as error:
                 return Confirmation(reason=plain(error))
             calibration = how.calibrations.get(old.machine)
             usual = default_n(calibration.sd if calibration else _UNKNOWN_SD, turns=True)
-            duel = race(plan, how.store, how.processes or usual)
+            try:
+                duel = race(plan, how.store, how.processes or usual)
+            except ValueError as error:  # a file of the duel that cannot be understood
+                return Confirmation(reason=plain(error))
             if isinstance(duel, str):
                 return Confirmation(reason=duel)
             return _read(duel, calibration.margin if calibration else Margin(), how.processes or usual)
@@ -90,7 +98,7 @@ def confirming(how: Confirming, race: Race = race_processes) -> Iterator[Confirm
         yield confirm
 
 
-def plan_confirmation(cell: Cell, what: str, *, checkout: Path, data: Path | None) -> DuelPlan:
+def plan_confirmation(cell: Cell, what: str, *, checkout: Path, data: Path | None, commit: str = "") -> DuelPlan:
     """Plan a cell's duel, the other checkout as a; ValueError where its config or data are not to be had here."""
     config: dict[str, Any] = json.loads(json.dumps(cell.config))
     config["task"] = {"name": config["task"]["name"]}
@@ -106,7 +114,13 @@ def plan_confirmation(cell: Cell, what: str, *, checkout: Path, data: Path | Non
         raise ValueError(
             f"the data here have fingerprint {trial.data_fingerprint[:8]}, not {cell.data_fingerprint[:8]}"
         )
-    return DuelPlan(a=Side(trial=trial, checkout=checkout), b=Side(trial=trial), what=what)
+    made = map(public_override, overrides_of(own))
+    return DuelPlan(
+        a=Side(trial=trial, checkout=checkout),
+        b=Side(trial=trial),
+        what=what,
+        overrides=(*made, f"a.checkout=CHECKOUT-OF-{commit[:12]}"),
+    )
 
 
 def known_calibrations(cells: Sequence[Cell], store: Store) -> tuple[dict[str, StoredCalibration], list[str]]:

@@ -109,6 +109,33 @@ def _text(tree: dict[str, Any]) -> str:
     return json.dumps(tree, sort_keys=True)
 
 
+def overrides_of(config: TrialConfig) -> tuple[str, ...]:
+    """Return overrides that compose a config: its files on the shelf, then every value that these do not give.
+
+    What the config was once composed from is not known; this makes the same.
+    """
+    from hydra import initialize_config_dir
+
+    data, named = config.to_dict(), {"backend": "name", "dataset": "name", "model": "family", "sampler": "kind"}
+    chosen = [f"{group}={data[group][key]}" for group, key in named.items() if data[group][key] in shelf_names(group)]
+    chosen.append(f"task={config.task}")
+    if config.dataset.path is not None:
+        chosen.append(f"dataset.path={_value(config.dataset.path)}")
+    with initialize_config_dir(str(SHELF), version_base="1.3"):
+        tree = _compose_by_hydra(tuple(itertools.chain.from_iterable(_choices(chosen))))
+    for group in ("backend", "dataset", "model", "sampler", "train", "measure"):
+        for its in dataclasses.fields(getattr(config, group)):
+            if data[group][its.name] != tree[group].get(its.name, data[group][its.name]):
+                chosen.append(f"{group}.{its.name}={_value(data[group][its.name])}")
+    return (*chosen, *([f"seed={config.seed}"] if config.seed != tree["seed"] else []))
+
+
+def _value(value: object) -> str:
+    """Write a value as Hydra's grammar reads it."""
+    plain_text = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", value)
+    return str(value) if plain_text else json.dumps(value, separators=(",", ":"))
+
+
 def parse_values(overrides: Sequence[str]) -> dict[str, Any]:
     """Return key and value of overrides, each of which changes one value; ValueError for any other."""
     from harness.plain_compose import parse_value

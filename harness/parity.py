@@ -96,12 +96,13 @@ def run_gate(
         first, trace = arena.single_pass(REFERENCE), arena.run(REFERENCE)
         on_step(done := done + 1, total)
         for backend, its in zip(backends, rows, strict=True):
-            its += compare_single(arena, backend, first)
-            its += compare_runs(arena, backend, trace)
+            found = [*compare_single(arena, backend, first), *compare_runs(arena, backend, trace)]
             if dtype == torch.float32:
-                its.append(compare_autocast(arena, backend, first))
+                found.append(compare_autocast(arena, backend, first))
                 if device.type == "cuda":
-                    its.append(compare_tf32(arena, backend, first))
+                    found.append(compare_tf32(arena, backend, first))
+            form = arena.layout(backend)
+            its += [dataclasses.replace(row, ids=form.ids, blocks=form.blocks) for row in found]
             arena.forget(backend)
             on_step(done := done + 1, total)
     return rows

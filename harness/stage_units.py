@@ -18,7 +18,8 @@ from harness.calibrate import calibrate
 from harness.compose import Composed, compose_trial, expand
 from harness.config import TrialConfig, code_version
 from harness.device_lock import hold_device
-from harness.duel import DuelPlan, plan_duel, refusal, run_processes
+from harness.duel import refusal, run_processes
+from harness.duel_plan import DuelPlan, plan_duel
 from harness.launch import default_threads, run_job
 from harness.plan import PlannedTrial, missing_gates, plan_trials
 from harness.progress import ProgressView

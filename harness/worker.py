@@ -133,12 +133,24 @@ def _check_sampler(job: dict[str, Any], on_step: Callable[[int, int], None]) -> 
 def _run_duel(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
     from harness.duel_process import run_duel_process
 
+    refused = _look_for_others(job["a"], on_step)
+    if refused["status"] != "ok":
+        return refused
     sides = [TrialConfig.from_dict(job[name]["config"]) for name in ("a", "b")]
     device = _device_name(sides[0].measure.device)
     before = _environment(job["threads"], device)
     _refuse_company(sides[0].measure.device)
     answer = run_duel_process(job, on_step)
     return {**answer, "environment": _environment(job["threads"], device, *sides) | before}
+
+
+def _look_for_others(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    import torch
+
+    from harness.duel_process import busy_device
+
+    reason = busy_device(torch.device(job["config"]["measure"]["device"]))
+    return {"status": "refused", "reason": reason} if reason else {"status": "ok"}
 
 
 def _serve_arm(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
@@ -160,6 +172,7 @@ _KINDS = {
     "sampler": _check_sampler,
     "duel": _run_duel,
     "arm": _serve_arm,
+    "others": _look_for_others,
 }
 
 

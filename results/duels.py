@@ -37,6 +37,12 @@ class Duel:
         """Return the process that tells what was raced."""
         return self.processes[min(self.processes)]
 
+    @property
+    def command(self) -> str:
+        """Return the command that remakes the duel as it stands; empty for one kept before commands were."""
+        kept = str(self.first.get("command") or "")
+        return kept if not kept or self.first.get("until") else f"{kept} --processes {len(self.processes)}"
+
     def verdict(self, *, margin: Margin, level: float = 0.90, count: int | None = None) -> Verdict:
         """Judge the first ``count`` processes; NOT_COMPARABLE where one of them failed or ran on another machine."""
         chosen = [self.processes[number] for number in sorted(self.processes)][:count]
@@ -97,7 +103,7 @@ def _read(path: Path, store: Store) -> dict[str, Any]:
     try:
         process = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: no JSON ({error}); it was not written by relduel: remove it") from None
+        raise ValueError(f"{place}: no JSON ({error}), cut short or not written by relduel: remove it") from None
     if not isinstance(process, dict) or process.get("schema") != SCHEMA:
         raise ValueError(
             f"{place}: schema {process.get('schema') if isinstance(process, dict) else None!r}; allowed is 1"
@@ -153,6 +159,7 @@ def summarise(
         "calibration": None if calibration is None else dict(calibration),
         "machine": machine or None,
         "duel_id": duel.duel_id,
+        "command": duel.command if duel.processes else None,
         "notes": _notes(ended, calibration),
     }
 

@@ -1,9 +1,9 @@
 """What the stored parity runs say of a trial: whether its backend was proven to compute the reference's function.
 
 Guarantees: green only where the run that the trial names is in the store, is about the trial's data set, has rows for
-its backend, storage form, operators, family, convolution, aggregation and dtype, and every row passed. Different only
-where the rows of that very arm declare it another function and nothing else in the run failed. Everything else is red
-or missing, with the reason. It runs no parity check.
+its backend, form (storage, ids, blocks), operators, family, convolution, aggregation and dtype, and every row passed.
+Different only where the rows of that very arm declare it another function and nothing else in the run failed.
+Everything else is red or missing, with the reason. It runs no parity check.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ def parity_of_config(key: str | None, config: Mapping[str, Any], runs: Mapping[s
         "conv": _setting(config, "model", "conv"),
         "storage": _setting(config, "backend", "storage"),
         "ops": _setting(config, "backend", "ops"),
+        "ids": _setting(config, "backend", "ids"),
+        "blocks": _setting(config, "sampler", "blocks"),
         "aggregation": _setting(config, "model", "aggregation"),
     }
     own = [row for row in rows if _covers(row, wanted)]
@@ -99,7 +101,8 @@ def parity_of_config(key: str | None, config: Mapping[str, Any], runs: Mapping[s
         because = f": {plain(run['reason'])}" if run.get("reason") else ""
         return Parity(state="red", reason=f"parity run {plain(key, 16)} did not pass{because}")
     if not own:
-        what = ", ".join(plain(value, 40) for value in wanted.values() if value is not None)
+        named = {**wanted, "blocks": "blocks" if wanted["blocks"] is True else None}
+        what = ", ".join(plain(value, 40) for value in named.values() if value is not None)
         return Parity(state="missing", reason=f"parity run {plain(key, 16)} has no row for {what}")
     for dtype in _lower_types(config):
         if not any(_covers(row, wanted | {"dtype": dtype}) and not row.get("skipped") for row in rows):

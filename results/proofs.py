@@ -19,7 +19,7 @@ from results.text import MISSING, backend_name, plain, scientific
 Runs = Mapping[str, Mapping[str, Any]]
 _CONVS: Final = {"native": 0, "primitive": 1, "stock": 2}
 #: What one arm is in a parity run.
-_ARM: Final = ("family", "aggregation", "conv", "backend", "storage", "ops")
+_ARM: Final = ("family", "aggregation", "conv", "backend", "storage", "ids", "ops", "blocks")
 
 
 def arms_table(runs: Runs) -> Table:
@@ -65,12 +65,14 @@ def parity_table(runs: Runs) -> Table:
 def _arm(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return the family (with an aggregation other than the mean), the convolution, and the backend with its form."""
     family, aggregation = (plain(row[name], 40) if row.get(name) else "" for name in ("family", "aggregation"))
-    form = [storage_name(row["storage"])] if row.get("storage") else []
-    form += [f"{plain(row['ops'], 20)} ops"] if row.get("ops") not in (None, "native") else []
+    words = [storage_name(row["storage"])] if row.get("storage") else []
+    words += [f"{plain(row['ids'], 20)} ids"] if row.get("ids", "int64") != "int64" else []
+    words += [f"{plain(row['ops'], 20)} ops"] if row.get("ops") not in (None, "native") else []
+    words += ["blocks"] if row.get("blocks") is True else []
     return (
         f"{family}, {aggregation}" if aggregation not in ("", "mean") else family or MISSING,
         plain(row.get("conv") or MISSING, 40),
-        backend_name(plain(row.get("backend") or MISSING, 40)) + (f" ({', '.join(form)})" if form else ""),
+        backend_name(plain(row.get("backend") or MISSING, 40)) + (f" ({', '.join(words)})" if words else ""),
     )
 
 

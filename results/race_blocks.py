@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.blocks import Block, Picture, Points, Prose, Table
+from results.blocks import Block, Code, Picture, Points, Prose, Table
 from results.calibrations import calibration_table
 from results.forest import plot_races
 from results.listings import make_table
@@ -49,6 +49,9 @@ def race_blocks(races: Races, machines: Sequence[str]) -> tuple[Block, ...]:
         blocks += pictures
     if notes := [f"{_name(race)}: {note}" for race in races.races for note in race.notes]:
         blocks.append(Points(title="What weakens these verdicts", items=tuple(notes)))
+    if races.races:
+        lines = (f"{race.command or '(no command recorded)'}  # {race.duel_id[:8]}" for race in races.races)
+        blocks.append(Code(title="Commands that remake each race", lines=tuple(lines)))
     if races.problems:
         count = len(races.problems)
         blocks.append(Prose(text=f"{count} file{'' if count == 1 else 's'} could not be read: see Left out, and why."))

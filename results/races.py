@@ -41,6 +41,7 @@ class Race:
     machine: str
     notes: tuple[str, ...]
     started_at: str
+    command: str
     verdict: Verdict
     words: str = ""
 
@@ -111,6 +112,7 @@ def _race(duel: Duel, runs: Mapping[str, Mapping[str, Any]]) -> Race:
         machine=machine_id(ended[0]["environment"]) if ended else "",
         notes=tuple(plain(note) for note in told["notes"]),
         started_at=plain(first["started_at"], 32).replace("+00:00", "Z"),
+        command=plain(duel.command, 2000, keep_spaces=True),
         verdict=verdict,
     )
 

@@ -21,7 +21,9 @@ from results.text import plain
 DECLARABLE: Final = frozenset(
     {
         *("backend.name", "backend.storage", "backend.ids", "backend.ops", "backend.pipeline"),
-        *("model.conv", "sampler.blocks", "sampler.kind", "slow_down", "bare", "python", "checkout"),
+        *("model.conv", "sampler.blocks", "sampler.padding", "sampler.padding_least", "sampler.kind"),
+        *("compile.scope", "compile.backend", "compile.dynamic", "compile.mode", "compile.fullgraph"),
+        *("compile.duck_shapes", "compile.capture", "slow_down", "bare", "python", "checkout"),
     }
 )
 #: Settings that a form already tells.

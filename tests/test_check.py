@@ -21,7 +21,7 @@ from harness import check as harness_check
 from harness.check import Confirming, confirming, plan_confirmation
 from harness.cli import main
 from harness.config import code_version
-from harness.duel import DuelPlan
+from harness.duel_plan import DuelPlan
 from harness.worktree import GitError
 from results.baseline import promote, write_baseline
 from results.calibrations import StoredCalibration
@@ -258,10 +258,10 @@ def test_what_a_batch_duel_leaves_out_is_said() -> None:
 
 
 def test_the_margin_is_the_machines() -> None:
-    """6 % is a suspect on a quiet machine and none where the A/A SD is 8 %; a disqualified machine compares none."""
+    """5 % is a suspect on a quiet machine and none where the A/A SD is 8 %; a disqualified machine compares none."""
     machine = gather(make_records()).cells[0].machine
     calm = {"machine": machine, "duel_id": "d", "num_processes": 10, "started_at": "2026"}
-    old, new = make_records(), make_records(step_s=0.0106, **NEW)
+    old, new = make_records(), make_records(step_s=0.0105, **NEW)
     found = {
         name: checked(old, new, calibrations={machine: StoredCalibration(**calm, sd=sd, verdict=verdict)})["step_s"]
         for name, sd, verdict in (("quiet", 0.02, "EQUIVALENT"), ("shared", 0.08, "EQUIVALENT"), ("bad", 0.02, "WORSE"))
@@ -463,6 +463,8 @@ def test_a_suspect_is_raced_in_turns_against_its_commit(
     assert answers[0].verdict is not None
     assert answers[0].verdict.verdict == "WORSE"
     (plan, num), (second, _) = plans
+    assert plan.command.startswith("relduel duel backend=pyg dataset=shop ")
+    assert plan.command.endswith("a.checkout=CHECKOUT-OF-aaaaaaaaaaaa")
     assert (plan.what, second.what, num) == ("step", "batch", 30)
     assert plan.in_turns
     assert (plan.a.checkout, plan.b.checkout) == (tmp_path, None)

@@ -29,7 +29,7 @@ from harness.compile_trial import run_trial_job, verdict_of
 from harness.compile_watch import CompileWatch, group_breaks, public_path, shorten
 from harness.compile_window import CompiledWindow
 from harness.compose import SHELF, compose_trial, expand, shelf_names
-from harness.duel import plan_duel
+from harness.duel_plan import plan_duel
 from harness.launch import child_environment
 from harness.plan import plan_trials
 from harness.torch_compile import RECOMPILE, assert_compiled, one_graph_or_unavailable, torch_compile

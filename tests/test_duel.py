@@ -16,8 +16,9 @@ from small_shop import SMALL, finish, relduel, start
 from harness import arms, duel
 from harness.arms import Arm, build_arm, no_collector
 from harness.calibrate import Calibration, calibration_path, find_calibration
-from harness.duel import DuelPlan, plan_duel, refusal, run_processes
+from harness.duel import refusal, run_processes
 from harness.duel_blocks import Leg, measurements, run_blocks, units_of_leg
+from harness.duel_plan import DuelPlan, plan_duel
 from results.duels import Duel, log_ratio, process_path, read_duel, unit_s, write_process
 from results.environment import collect_environment
 from results.pools import pool_rates

@@ -89,6 +89,9 @@ def test_contracts_are_kept() -> None:
         ("results/record.py", "from tasks import graph"),
         ("backends/model.py", "from harness import clock"),
         ("backends/pyg/graph.py", "from backends.dgl import graph as other"),
+        ("backends/families/sage/pyg.py", "from backends.dgl import hetero as other"),
+        ("backends/families/gat/dgl.py", "import torch_geometric"),
+        ("backends/families/rgcn/dgl.py", "from backends.families.rgcn import pyg"),
     ],
 )
 def test_contracts_break(module: str, line: str, tmp_path: Path) -> None:

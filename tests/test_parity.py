@@ -16,7 +16,7 @@ from torch import Tensor
 from backends.base import load_backend
 from backends.families import BUILT_IN
 from backends.parity import TOLERANCE, ParityRow, compare_passes, max_rel_diff, run_pass, shared_by
-from backends.spec import BackendSpec, ModelSpec, SamplerSpec
+from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from backends.weights import build_model
 from harness import arena as arena_module
 from harness import cli, parity, sweep
@@ -97,6 +97,28 @@ def test_gate_is_green_for_both_libraries(aggregation: str, name: str, shop: Pat
         assert all(row.tolerance <= 1e-5 for row in its if row.dtype == "float32" and row.quantity in single)
         assert all("tie-free" in (row.note or "") for row in its) is (aggregation == "max")
         assert all(task.metric in (row.note or "") for row in its if row.quantity == "metric_20_steps")
+
+
+def test_rows_carry_the_form_that_they_were_measured_with(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage, ids and blocks stand in every row, and are those of the batches that the arms ran on."""
+    forms = [BackendSpec(name="pyg", storage="csr"), BackendSpec(name="dgl", storage="csc", ids="int32")]
+    built: dict[str, Layout] = {}
+    build = arena_module.build_batch
+
+    def build_and_note(backend: Any, *arguments: Any, layout: Layout, **options: Any) -> Any:
+        built[backend.name] = layout
+        return build(backend, *arguments, layout=layout, **options)
+
+    monkeypatch.setattr(arena_module, "build_batch", build_and_note)
+    monkeypatch.setattr(parity, "DTYPES", (torch.float32,))
+    monkeypatch.setattr(parity, "compare_runs", lambda *arguments: [])
+    task, sampler = load_task(shop, "customer-churn"), replace(SAMPLER, blocks=True)
+    rows = run_gate(task, SPEC, sampler, TrainConfig(), forms, seed=0, device=CPU)
+    for form, its in zip(forms, rows, strict=True):
+        layout = built[form.name]
+        assert {(row.storage, row.ids, row.blocks) for row in its} == {(form.storage, layout.ids, layout.blocks)}
+        assert (layout.ids, layout.blocks) == (form.ids, True)
+    assert not built["reference"].blocks
 
 
 @pytest.mark.parametrize("family", BUILT_IN[1:])
@@ -495,7 +517,8 @@ def answering(monkeypatch: pytest.MonkeyPatch, rows: Callable[[str], list[dict[s
     def answer(job: dict[str, Any], **options: Any) -> dict[str, Any]:
         model = job["config"]["model"]
         about = {"family": model["family"], "conv": model["conv"], "aggregation": "mean", "dtype": "float64"}
-        about |= {"quantity": "output", "tolerance": 1e-9, "storage": "auto"}
+        about |= {"quantity": "output", "tolerance": 1e-9, "storage": "auto", "ids": "int64"}
+        about |= {"blocks": job["config"]["sampler"]["blocks"]}
         return {
             "status": "ok",
             "rows": [

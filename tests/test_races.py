@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from small_shop import SMALL
 
 from harness import duel as harness_duel
+from harness.duel_plan import DECLARABLE, plan_duel
 from results import sides
 from results.blocks import Points, Prose, Table
 from results.calibrations import calibration_table, read_calibrations
@@ -20,6 +21,7 @@ from results.content import build_document
 from results.duels import Duel, process_path, read_duel, write_process
 from results.forest import plot_races
 from results.frame import machine_id
+from results.gate import parity_of_config
 from results.race_blocks import race_blocks, tally
 from results.races import Race, Races, read_races
 from results.report import write_report
@@ -144,6 +146,23 @@ def test_only_green_gates_make_a_headline(store: Store, gate: str) -> None:
     assert ("≠ different function (output off by 2.5)" in row_of["b"]) == (gate == "different")
 
 
+@pytest.mark.parametrize(
+    ("measured", "state"),
+    [
+        ({}, "green"),
+        ({"ids": "int64", "blocks": True}, "green"),
+        ({"ids": "int32"}, "missing"),
+        ({"blocks": False}, "missing"),
+    ],
+)
+def test_a_gate_speaks_for_the_form_that_it_ran_in(store: Store, measured: dict[str, Any], state: str) -> None:
+    """Rows of other ids, or without a side's blocks, prove nothing of it; old rows do not tell their form."""
+    store.write_parity("k2", make_parity(rows=[{"family": "sage", "backend": "dgl", "ok": True, **measured}]))
+    config = make_record("dgl").config
+    config = config | {"sampler": {"blocks": True}}
+    assert parity_of_config("k2", config, store.parity()).state == state
+
+
 def test_blind_gate_is_caught(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above fails where every gate passes for green."""
     store.write_parity("k1", make_parity(ok=False, rows=[{"ok": False}]))
@@ -191,13 +210,13 @@ def test_declared_differences_stand_apart(store: Store, case: str) -> None:
 
 def test_declarable_is_what_the_harness_declares() -> None:
     """The list here and the one by which duels are run are the same."""
-    declarable = {"backend.name", *harness_duel.DECLARABLE, "slow_down", "bare", "python", "checkout"}
+    declarable = {"backend.name", *DECLARABLE, "slow_down", "bare", "python", "checkout"}
     assert declarable == sides.DECLARABLE
 
 
 def test_what_the_harness_writes_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that the harness kept, with configs as they are composed, is a race between libraries."""
-    plan = harness_duel.plan_duel([*SMALL, "a.backend=pyg", "b.backend=dgl"])
+    plan = plan_duel([*SMALL, "a.backend=pyg", "b.backend=dgl"])
     store = Store(tmp_path)
     for side in plan.sides.values():
         row = {"ok": True, "backend": side.trial.config.backend.name, "dtype": "float32", "family": "sage"}
@@ -255,17 +274,17 @@ def test_failed_process_and_two_machines_are_not_comparable(store: Store) -> Non
 
 
 def test_calibration_sets_margins_and_is_printed(store: Store) -> None:
-    """A restless machine has 10 %, so that 6 % is no difference; without calibration the report says so."""
-    add_duel(store, "d1", 1.06)
+    """A restless machine has 6 %, so that 5 % is no difference; without calibration the report says so."""
+    add_duel(store, "d1", 1.05)
     assert only(store).verdict.verdict == "WORSE"
     missing = calibration_table({}, [machine_id(ENVIRONMENT)]).rows[0]
     assert "not calibrated" in missing
     calibrate(store, sd=0.06)
     race = only(store)
     assert race.verdict.verdict == "EQUIVALENT"
-    assert race.verdict.margin == Margin(difference=1.10, equivalence=1.10)
+    assert race.verdict.margin == Margin(difference=1.06, equivalence=1.10)
     (row,) = calibration_table(read_calibrations(store)[0], [machine_id(ENVIRONMENT)]).rows
-    assert row[:4] == (machine_id(ENVIRONMENT)[:8], "6 %", "10", "10 % / 10 %")
+    assert row[:4] == (machine_id(ENVIRONMENT)[:8], "6 %", "10", "6 % / 10 %")
     assert row[5:] == ("EQUIVALENT", "2026-11-20T00:00:00Z")
 
 
@@ -386,6 +405,15 @@ def test_report_of_races_alone(store: Store) -> None:
     for tags in (Reader(page).tags, rendered(markdown).tags):
         assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
     assert (store.report_dir / "figures" / "races.svg").is_file()
+
+
+def test_the_report_has_the_command_of_each_race(store: Store) -> None:
+    """The command that remakes a race stands in both files; a race kept without one says so."""
+    add_duel(store, "d1", command="relduel duel a.backend=pyg b.backend=dgl")
+    add_duel(store, "d2")
+    for text in written(store):
+        assert "relduel duel a.backend=pyg b.backend=dgl --processes 10  # d1" in text
+        assert "(no command recorded)  # d2" in text
 
 
 def test_report_without_races_says_what_one_is(tmp_path: Path) -> None:

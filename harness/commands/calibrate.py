@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the A/A suite and print what follows from it; return 1 if the machine does not pass."""
     from harness.calibrate import ADVICE, NUM_PROCESSES, calibrate
-    from harness.duel import plan_duel
+    from harness.duel import BusyDeviceError
+    from harness.duel_plan import plan_duel
     from results.duels import read_duel
     from results.pools import pool_rates
     from results.store import Store
@@ -45,9 +46,12 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--processes {num}: allowed is {MIN_PROCESSES} or more")
     if any(text.startswith(("a.", "b.")) for text in options.overrides):
         raise ValueError("a calibration races a config with itself; allowed are common overrides only")
-    plan = plan_duel(options.overrides, what=options.what, plants=tuple(options.plant))
+    plan = plan_duel(options.overrides, what=options.what, plants=tuple(options.plant), verb="calibrate")
     store = Store(options.store)
-    found, verdict = calibrate(plan, store, processes=num)
+    try:
+        found, verdict = calibrate(plan, store, processes=num)
+    except BusyDeviceError as error:
+        raise ValueError(str(error)) from None
     if found is None:
         raise ValueError(f"too few processes ended ok: {verdict.reason}")
     document = {

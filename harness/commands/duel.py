@@ -6,9 +6,13 @@ import argparse
 import math
 import re
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.commands.common import add_overrides, add_store, print_json
+
+if TYPE_CHECKING:
+    from harness.duel_plan import DuelPlan
+    from results.store import Store
 
 EXAMPLES = """\
 example:
@@ -47,12 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the missing processes and print the verdict; return 1 for a pair that may not be compared."""
-    from harness.calibrate import copy_calibration, find_calibration
-    from harness.duel import plan_duel, refusal, run_missing_gates, run_processes
-    from results.duels import read_duel
-    from results.stats import LOOKS, level_at
+    from harness.duel import BusyDeviceError, refusal, run_missing_gates
+    from harness.duel_plan import plan_duel
     from results.store import Store
-    from results.verdict import Margin, default_n, not_comparable
+    from results.verdict import not_comparable
 
     if options.processes is not None and options.processes < 1:
         raise ValueError(f"--processes {options.processes}: allowed is 1 or more")
@@ -66,10 +68,24 @@ def run(options: argparse.Namespace) -> int:
     reason = refusal(plan, store)
     if reason is not None:
         return _print(options, plan, store, not_comparable(reason), None)
+    try:
+        return _race(options, plan, store, deadline)
+    except BusyDeviceError as error:
+        return _print(options, plan, store, not_comparable(str(error)), None)
+
+
+def _race(options: argparse.Namespace, plan: DuelPlan, store: Store, deadline: float) -> int:
+    """Run what is missing, as the machine's calibration asks, and print the verdict."""
+    from harness.calibrate import copy_calibration, find_calibration
+    from harness.duel import run_processes, say_resumed
+    from results.duels import read_duel
+    from results.stats import LOOKS, level_at
+    from results.verdict import Margin, default_n, not_comparable
 
     def go_on() -> bool:
         return time.monotonic() < deadline
 
+    say_resumed(plan, store)
     run_processes(plan, store, [0], go_on=go_on, until=options.until)
     processes = read_duel(store, plan.duel_id).processes
     environment = processes[0]["environment"] if 0 in processes else {}

@@ -103,7 +103,6 @@ def collect(trials: Sequence[PlannedTrial], store: Store) -> tuple[list[dict[str
             problems.append(f"{config.model.family} {config.model.conv} {config.backend.name}: {because}")
             continue
         about = {"dataset": answer["dataset"], "task": answer["task"], "variant": variant}
-        about |= {"ids": config.backend.ids, "ops": config.backend.ops, "blocks": config.sampler.blocks}
         rows += [{**row, **about} for row in answer["rows"]]
     return rows, problems
 

@@ -25,7 +25,8 @@ from backends.tensors import to_array
 from backends.weights import build_model, native_places, read_canonical
 from harness.config import TrainConfig
 from harness.gate_batches import HeldOut, permute_edges
-from harness.train import Objective, make_optimizer, objective_of, train_step
+from harness.objective import Objective, objective_of
+from harness.train import make_optimizer, train_step
 from tasks.metrics import evaluate
 from tasks.task import TaskSpec
 
@@ -105,7 +106,15 @@ class Arena:
         key = (spec.name, self.model, self.dtype, self.seed)
         if key not in self.arms:
             backend, schema = load_backend(spec.name), self.task.graph.schema
-            model = build_model(backend, self.model, schema, seed=self.seed, device=self.device, dtype=self.dtype)
+            model = build_model(
+                backend,
+                self.model,
+                schema,
+                seed=self.seed,
+                device=self.device,
+                dtype=self.dtype,
+                num_outputs=self.task.num_outputs,
+            )
             model.eval()  # dropout draws differ with the order of relations; the gate is about the function
             break_ties(model, self.model)
             self.arms[key] = Arm(

@@ -35,8 +35,9 @@ from backends.weights import build_model
 from harness.clock import now_s, synchronize
 from harness.config import TrialConfig
 from harness.duel_blocks import Leg, WarmUp
+from harness.objective import objective_of
 from harness.seeding import seed_torch, shuffled_rows
-from harness.train import make_optimizer, objective_of, train_step
+from harness.train import make_optimizer, train_step
 from tasks.load import load_task
 
 #: Batches that a duel replays; drawn from the train split, the same for both arms.

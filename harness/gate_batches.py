@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from backends.sampler import TemporalSampler
@@ -53,10 +54,10 @@ def sample_batches(task: TaskSpec, spec: SamplerSpec, seed: int) -> list[tuple[S
 def sample_held_out(task: TaskSpec, spec: SamplerSpec, seed: int) -> HeldOut:
     """Draw the validation rows that the metric is taken over, each class among them where the split has it."""
     seeds = task.split.val
-    rows = _held_out_rows(seeds, seed, classes=task.task_type.endswith("classification"))
+    rows = _held_out_rows(seeds, seed, classes=task.task_type in ("binary_classification", "multiclass_classification"))
     target = seeds.target[rows]
     try:  # a perfect prediction can be scored, or nothing can
-        evaluate(task.task_type, target, target, train_std=task.train_std)
+        evaluate(task.task_type, target, perfect_prediction(task, target), train_std=task.train_std)
         unscorable = None
     except ValueError as error:
         unscorable = f"{len(rows)} validation rows: {error}"
@@ -80,6 +81,13 @@ def permute_edges(subgraph: Subgraph, generator: np.random.Generator) -> Subgrap
         )
         edges[key] = dataclasses.replace(edge_set, src=edge_set.src[order], dst=edge_set.dst[order])
     return dataclasses.replace(subgraph, edges=edges)
+
+
+def perfect_prediction(task: TaskSpec, target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the predictions that make no mistake, in the form of the task type."""
+    if task.task_type == "multiclass_classification":
+        return np.eye(task.num_outputs)[target.astype(np.int64)]
+    return target
 
 
 def _held_out_rows(seeds: SeedTable, seed: int, *, classes: bool) -> Int64Array:

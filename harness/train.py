@@ -1,4 +1,4 @@
-"""The only training loop: the same step, loss, optimiser and evaluation for every backend.
+"""The only training loop: the same step, optimiser and evaluation for every backend (``objective.py``: the losses).
 
 Guarantees: the same weights score the same on every call (evaluation batches are a function of the seed alone); the
 clock runs for sampling, batch building and steps, never for evaluation; no step waits for a value from the device.
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from backends.base import Backend
@@ -26,6 +25,7 @@ from backends.spec import Layout
 from backends.tensors import to_array, to_tensor
 from harness.clock import now_s
 from harness.config import TrainConfig
+from harness.objective import Objective, objective_of
 from harness.phases import PhaseLog
 from harness.seeding import shuffled_rows
 from tasks.graph import Int64Array
@@ -71,33 +71,6 @@ class Feed:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """The loss of a task type, and how outputs [B, 1] become predictions [B].
-
-    Binary classification: cross-entropy on logits, probabilities out. Regression: L1 on targets standardised by the
-    train split; predictions are scaled back and clamped to its 2nd and 98th percentile, as RelBench does.
-    """
-
-    task_type: str
-    shift: float
-    scale: float
-    low: float
-    high: float
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss of a batch, a scalar."""
-        if self.task_type == "binary_classification":
-            return F.binary_cross_entropy_with_logits(output.squeeze(1), target)
-        return F.l1_loss(output.squeeze(1), (target - self.shift) / self.scale)
-
-    def predict(self, output: Tensor) -> Tensor:
-        """Return probabilities or values [B]."""
-        if self.task_type == "binary_classification":
-            return torch.sigmoid(output.squeeze(1))
-        return (output.squeeze(1) * self.scale + self.shift).clamp(self.low, self.high)
-
-
 @dataclass(slots=True, kw_only=True)
 class History:
     """What a training run measured: seconds and edges per step, and the points of the curve."""
@@ -114,19 +87,6 @@ class History:
     def train_s(self) -> float:
         """Sum the seconds on the clock: sampling, batch building and steps."""
         return math.fsum(self.step_s) + math.fsum(self.sample_s)
-
-
-def objective_of(task: TaskSpec) -> Objective:
-    """Fit the objective of a task on its train targets."""
-    target = task.split.train.target
-    low, high = np.percentile(target, [2, 98])
-    return Objective(
-        task_type=task.task_type,
-        shift=float(np.mean(target)),
-        scale=task.train_std or 1.0,
-        low=float(low),
-        high=float(high),
-    )
 
 
 def make_optimizer(model: RelationalModel, config: TrainConfig) -> torch.optim.Optimizer:
@@ -211,7 +171,10 @@ def train(
 def score(
     model: RelationalModel, feed: Feed, objective: Objective, split: Split, batch_size: int
 ) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
-    """Score a whole split: (metrics, predictions f64[S]). The same weights give the same scores on every call."""
+    """Score a whole split: (metrics, predictions f64[S] or f64[S, O]).
+
+    The same weights give the same scores on every call.
+    """
     training = model.training
     model.eval()
     parts = []

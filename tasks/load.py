@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from relbench.manifest import DatasetManifest, TaskManifest
 
@@ -21,6 +21,7 @@ from tasks.database import NO_ROW, Database, read_database
 from tasks.graph import NULL_TIME, Int64Array, read_only
 from tasks.labels import read_labels
 from tasks.manifest import read_dataset_manifest, read_task_manifest, timestamp_seconds
+from tasks.targets import read_classes, read_targets
 from tasks.task import METRIC_OF, SPLITS, SeedTable, Split, TaskSpec, TemporalSplit
 
 
@@ -63,7 +64,13 @@ def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH) -> Tas
         for table in database.tables.values()
     }
     graph = build_graph(database, fitted, self_depth=self_depth)
-    splits = {split: _seeds(files.labels[split], task, split, database) for split in SPLITS}
+    classes = read_classes(files.labels, task)
+    splits = {split: _seeds(files.labels[split], task, split, database, classes) for split in SPLITS}
+    if len({splits[split].num_labels for split in SPLITS}) > 1:
+        raise ValueError(
+            f"task {task.name!r}: labels a row by split are {[splits[split].num_labels for split in SPLITS]}; allowed "
+            "is one number"
+        )
     return TaskSpec(
         name=task.name,
         kind=task.kind,
@@ -77,6 +84,8 @@ def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH) -> Tas
             test_time=database.test_time,
         ),
         metric=METRIC_OF[task.task_type],
+        num_outputs=len(classes) or splits["train"].num_labels,
+        classes=classes,
     )
 
 
@@ -89,8 +98,10 @@ def read_task_database(folder: Path, manifest: DatasetManifest, task: TaskManife
     return read_database(folder, manifest, cut_time=cut_time, hidden=hidden)
 
 
-def _seeds(labels: pa.Table, task: TaskManifest, split: Split, database: Database) -> SeedTable:
-    """Turn a label table into seeds: entity keys to rows, times to seconds, targets to floats."""
+def _seeds(
+    labels: pa.Table, task: TaskManifest, split: Split, database: Database, classes: tuple[Any, ...]
+) -> SeedTable:
+    """Turn a label table into seeds: entity keys to rows, times to seconds, labels to targets."""
     place = f"task {task.name!r}, split {split!r}"
     time = seconds(labels[task.time_col])
     if (time == NULL_TIME).any():
@@ -99,7 +110,7 @@ def _seeds(labels: pa.Table, task: TaskManifest, split: Split, database: Databas
         entity=task.entity_table,
         node=read_only(_entity_rows(labels[task.entity_col], task, database, place)),
         time=read_only(time),
-        target=read_only(_targets(labels[task.target_col], task, split, place)),
+        target=read_only(read_targets(labels[task.target_col], task, split, classes)),
     )
 
 
@@ -116,23 +127,3 @@ def _entity_rows(column: pa.ChunkedArray, task: TaskManifest, database: Database
             f"the task never sees, the first with key {int(keys[rows == NO_ROW][0])}"
         )
     return rows.astype(np.int64)
-
-
-def _targets(column: pa.ChunkedArray, task: TaskManifest, split: Split, place: str) -> npt.NDArray[np.float64]:
-    targets: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
-    if not np.isfinite(targets).all():
-        row = int(np.argmin(np.isfinite(targets)))
-        raise ValueError(
-            f"{place}: target column {task.target_col!r} is {column[row].as_py()} in row {row}; "
-            "allowed are finite numbers"
-        )
-    classes = np.unique(targets)
-    if task.task_type == "binary_classification" and not np.isin(classes, (0.0, 1.0)).all():
-        raise ValueError(f"{place}: labels are {classes[:5].tolist()}; allowed are 0 and 1")
-    if task.task_type == "binary_classification" and len(classes) < 2:
-        raise ValueError(
-            f"{place}: all {len(targets)} labels are {int(classes[0])}; allowed is a split of both classes"
-        )
-    if split == "train" and len(classes) < 2:
-        raise ValueError(f"{place}: all {len(targets)} targets are {classes[0]:g}; allowed are two values or more")
-    return targets

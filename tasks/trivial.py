@@ -6,6 +6,7 @@ Guarantees: no test label is used; on ``rel-f1`` the scores equal RelBench's pub
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,18 @@ def _per_entity(statistic: str) -> Callable[[SeedTable, SeedTable], Float64Array
     return predict
 
 
+def _by_entity(past: SeedTable, asked: SeedTable) -> Float64Array:
+    """Return the means of an entity's own past targets, f64[S, O]; those of all targets for an unseen entity."""
+    table = pd.DataFrame(past.target).groupby(past.node).mean().reindex(asked.node)
+    own: Float64Array = table.fillna(pd.Series(past.target.mean(axis=0))).to_numpy(np.float64)
+    return own
+
+
+def _one_hot(seeds: SeedTable, num_classes: int) -> SeedTable:
+    """Return the seeds with each class code as a row of ``num_classes`` zeros and a one."""
+    return replace(seeds, target=np.eye(num_classes)[seeds.target.astype(np.int64)])
+
+
 #: Name to predictor; each takes the labelled past and the seeds, and returns f64[S]. An unseen entity gets 0.
 PREDICTORS: Final[dict[str, Callable[[SeedTable, SeedTable], Float64Array]]] = {
     "zero": lambda past, asked: np.zeros(len(asked)),
@@ -35,17 +48,32 @@ PREDICTORS: Final[dict[str, Callable[[SeedTable, SeedTable], Float64Array]]] = {
     "entity median": _per_entity("median"),
 }
 
+#: Likewise for targets f64[S, O], of labels or of classes one-hot: f64[S, O]. The likeliest class is the majority's.
+PRIORS: Final[dict[str, Callable[[SeedTable, SeedTable], Float64Array]]] = {
+    "prior": lambda past, asked: np.tile(past.target.mean(axis=0), (len(asked), 1)),
+    "entity prior": _by_entity,
+}
+
+
+def trivial_predictions(task: TaskSpec, split: Split) -> dict[str, Float64Array]:
+    """Return what each trivial predictor of the task's type says of a split: name to f64[S] or f64[S, O]."""
+    past = task.split.train if split == "val" else _concatenate(task.split.train, task.split.val)
+    asked, predictors = task.split[split], PREDICTORS
+    if task.task_type == "multiclass_classification":
+        past, predictors = _one_hot(past, task.num_outputs), PRIORS
+    elif task.task_type == "multilabel_classification":
+        predictors = PRIORS
+    return {name: predict(past, asked) for name, predict in predictors.items()}
+
 
 def trivial_scores(task: TaskSpec, split: Split) -> dict[str, dict[str, float]]:
     """Score every trivial predictor on "val" (from train labels) or "test" (from train and validation labels)."""
     if split == "train":
         raise ValueError("split 'train': a trivial predictor is scored on 'val' or 'test'")
-    past = task.split.train if split == "val" else _concatenate(task.split.train, task.split.val)
-    asked = task.split[split]
-    train_std = task.train_std
+    target, train_std = task.split[split].target, task.train_std
     return {
-        name: evaluate(task.task_type, asked.target, predict(past, asked), train_std=train_std)
-        for name, predict in PREDICTORS.items()
+        name: evaluate(task.task_type, target, prediction, train_std=train_std)
+        for name, prediction in trivial_predictions(task, split).items()
     }
 
 

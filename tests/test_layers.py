@@ -21,7 +21,7 @@ CHILD = {
     f"harness.{name}"
     for name in (
         *("arena", "arm_worker", "arms", "clock", "doctor", "duel_process", "energy", "gate_batches", "memory", "nvml"),
-        *("parity", "phases", "seeding", "train", "trial"),
+        *("objective", "parity", "phases", "seeding", "train", "trial"),
     )
 }
 

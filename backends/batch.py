@@ -15,7 +15,7 @@ from torch import Tensor
 
 from backends.base import Backend, Topology
 from backends.spec import Layout
-from backends.subgraph import Subgraph
+from backends.subgraph import PairSubgraph, Subgraph
 from backends.tensors import to_tensor
 from tasks.graph import GraphSchema
 
@@ -42,9 +42,10 @@ class TableInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """B seeds with their neighbourhood: what each layer sees, ``tables`` in schema order, ``target`` [B].
+    """B seeds with their neighbourhood: what each layer sees, ``tables`` in schema order, ``target`` [B] or [B, O].
 
-    Tables and targets are in the dtype of the model.
+    Tables and targets are in the dtype of the model. With a ``readout``, the position of a type, the n nodes of that
+    type are scored instead of the seeds, and ``target`` is [n].
     """
 
     layers: tuple[Topology, ...]
@@ -53,6 +54,37 @@ class Batch:
     num_seeds: int
     num_edges: int
     target: Tensor
+    readout: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairBatch:
+    """B sources and 2 B destinations, first those to be preferred; ``target`` f[B] is of no use to the loss."""
+
+    src: Batch
+    dst: Batch
+    target: Tensor
+
+    @property
+    def num_seeds(self) -> int:
+        """Count the sources."""
+        return self.src.num_seeds
+
+    @property
+    def num_edges(self) -> int:
+        """Count the edges of both towers."""
+        return self.src.num_edges + self.dst.num_edges
+
+
+def build_any_batch(
+    backend: Backend, graph: Any, schema: GraphSchema, subgraph: Subgraph | PairSubgraph, target: Tensor, **how: Any
+) -> Batch | PairBatch:
+    """Build the batch of one subgraph, or of the pair of two towers; see ``build_batch``."""
+    if isinstance(subgraph, Subgraph):
+        return build_batch(backend, graph, schema, subgraph, target, **how)
+    src = build_batch(backend, graph, schema, subgraph.src, target, **how)
+    dst = build_batch(backend, graph, schema, subgraph.dst, target, **how)
+    return PairBatch(src=src, dst=dst, target=src.target)
 
 
 def build_batch(
@@ -68,7 +100,7 @@ def build_batch(
 ) -> Batch:
     """Compile one subgraph for a backend and gather what its encoder needs from the native graph.
 
-    ``target`` f64[B] belongs to the seeds in their order.
+    ``target`` f64[B] or f64[B, O] belongs to the seeds in their order.
     """
     seed_time = to_tensor(subgraph.seed_time, device)
     tables = tuple(
@@ -88,6 +120,7 @@ def build_batch(
         num_seeds=subgraph.num_seeds,
         num_edges=subgraph.num_edges,
         target=target.to(device=device, dtype=dtype),
+        readout=None if subgraph.readout is None else schema.node_types.index(subgraph.readout),
     )
 
 

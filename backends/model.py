@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backends.base import Backend
-from backends.batch import Batch
+from backends.batch import Batch, PairBatch
 from backends.blocks import RowEncoder, TimeEncoder
 from backends.families import find_family
 from backends.spec import ModelSpec
@@ -37,16 +37,34 @@ class RelationalModel(nn.Module):
         )
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(spec.channels, num_outputs)
+        self.mark = nn.Embedding(1, spec.channels) if spec.link == "id_aware" else None
 
-    def encode(self, batch: Batch) -> list[Tensor]:
-        """Encode every distinct row once and return the nodes [N, C] of each type, in schema order."""
-        return [
+    def encode(self, batch: Batch | PairBatch) -> list[Tensor]:
+        """Encode every distinct row once and return the nodes [N, C] of each type, in schema order.
+
+        The lists of two towers stand one after the other. Where other nodes than seeds are scored, seeds are marked.
+        """
+        if isinstance(batch, PairBatch):
+            return [*self.encode(batch.src), *self.encode(batch.dst)]
+        x_NC = [
             time(row(table)[table.row_index], table.time)
             for row, time, table in zip(self.rows, self.times, batch.tables, strict=True)
         ]
+        if batch.readout is not None and self.mark is not None:
+            seeds, others = x_NC[batch.seed_type].tensor_split([batch.num_seeds])
+            x_NC[batch.seed_type] = torch.cat([seeds + self.mark.weight, others])
+        return x_NC
 
-    def convolve(self, batch: Batch, x_NC: list[Tensor]) -> Tensor:
-        """Return the seeds' outputs [B, O] from encoded nodes."""
+    def convolve(self, batch: Batch | PairBatch, x_NC: list[Tensor]) -> Tensor:
+        """Return the seeds' outputs [B, O] from encoded nodes.
+
+        Of a pair: the scores [B, 2] of the destination to be preferred and of the other, inner products of the outputs.
+        With a readout: the outputs [n, O] of all nodes of that type.
+        """
+        if isinstance(batch, PairBatch):
+            num_types = len(batch.src.tables)
+            src_BO, dst_BO = self.convolve(batch.src, x_NC[:num_types]), self.convolve(batch.dst, x_NC[num_types:])
+            return torch.stack([(src_BO * its).sum(dim=1) for its in dst_BO.tensor_split(2)], dim=1)
         for conv, norms, topology in zip(self.convs, self.norms, batch.layers, strict=True):
             assert isinstance(norms, nn.ModuleList)
             before = self._normalise(norms, x_NC) if self.norm == "pre" else x_NC
@@ -55,10 +73,12 @@ class RelationalModel(nn.Module):
             ]
             after = self._normalise(norms, out) if self.norm == "post" else out
             x_NC = [self._finish(x[:num], y) for x, y, num in zip(x_NC, after, topology.num_dst, strict=True)]
+        if batch.readout is not None:
+            return self.head(x_NC[batch.readout])
         return self.head(x_NC[batch.seed_type][: batch.num_seeds])
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the seeds' outputs [B, O]: logits or values."""
+    def forward(self, batch: Batch | PairBatch) -> Tensor:
+        """Return the seeds' outputs [B, O]: logits, values or embeddings; or those that ``convolve`` names."""
         return self.convolve(batch, self.encode(batch))
 
     def _normalise(self, norms: nn.ModuleList, x_NC: Sequence[Tensor | None]) -> list[Any]:

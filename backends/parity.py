@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from backends.base import Place
-from backends.batch import Batch
+from backends.batch import Batch, PairBatch
 from backends.families import find_family
 from backends.model import RelationalModel
 from backends.spec import BackendSpec, ModelSpec
@@ -68,7 +68,9 @@ class Pass:
     weight_grad: dict[str, Tensor]
 
 
-def run_pass(model: RelationalModel, batch: Batch, places: Mapping[str, tuple[Place, ...]], *, seed: int = 0) -> Pass:
+def run_pass(
+    model: RelationalModel, batch: Batch | PairBatch, places: Mapping[str, tuple[Place, ...]], *, seed: int = 0
+) -> Pass:
     """Run the model forward and backward on a batch, with a fixed random cotangent [B, O] on the output.
 
     Input gradients are those of the encoded nodes: what the convolutions get.
@@ -155,7 +157,7 @@ def shared_by(
     return {name: value for name, value in reference.items() if name in other}
 
 
-def autocast_output(model: RelationalModel, batch: Batch) -> Tensor:
+def autocast_output(model: RelationalModel, batch: Batch | PairBatch) -> Tensor:
     """Return the seeds' outputs [B, O], float32, of a forward pass under autocast to bfloat16."""
     device = batch.target.device.type
     with torch.no_grad(), torch.autocast(device, torch.bfloat16):

@@ -27,15 +27,16 @@ import torch
 from torch import Tensor
 
 from backends.base import load_backend
-from backends.batch import build_batch
+from backends.batch import build_any_batch
 from backends.pipeline import build_native_batch, make_pipeline
 from backends.sampler import TemporalSampler
 from backends.tensors import to_tensor
 from backends.weights import build_model
 from harness.clock import now_s, synchronize
 from harness.config import TrialConfig
+from harness.draw import draw
 from harness.duel_blocks import Leg, WarmUp
-from harness.objective import objective_of
+from harness.objective import head_width, objective_of
 from harness.seeding import seed_torch, shuffled_rows
 from harness.train import make_optimizer, train_step
 from tasks.load import load_task
@@ -128,11 +129,13 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     sampler, seeds = TemporalSampler(task.graph, config.sampler, config.seed), task.split.train
     order = np.resize(shuffled_rows(len(seeds), seed=config.seed, epoch=0), NUM_BATCHES * config.train.batch_size)
     parts = np.split(order, NUM_BATCHES)
-    drawn = [(sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows])) for rows in parts]
+    drawn = [draw(task, sampler, rows, split="train", epoch=0, link=config.model.link) for rows in parts]
 
     def build(index: int) -> Any:
         subgraph, target = drawn[index % NUM_BATCHES]
-        return build_batch(backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype)
+        return build_any_batch(
+            backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype
+        )
 
     if config.sampler.kind == "native":
         pipeline = make_pipeline(
@@ -159,9 +162,15 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     else:
         batches = [build(index) for index in range(NUM_BATCHES)]
     model = build_model(
-        backend, config.model, schema, seed=config.seed, device=device, dtype=dtype, num_outputs=task.num_outputs
+        backend,
+        config.model,
+        schema,
+        seed=config.seed,
+        device=device,
+        dtype=dtype,
+        num_outputs=head_width(task, config.model),
     )
-    objective, optimizer, turn = objective_of(task), make_optimizer(model, config.train), _Turn()
+    objective, optimizer, turn = objective_of(task, config.model.link), make_optimizer(model, config.train), _Turn()
     losses: list[Tensor] = []
 
     def step() -> None:

@@ -119,6 +119,11 @@ class TrialConfig:
                 )
         if (self.backend.storage, self.model.aggregation, self.measure.device) == ("csr", "max", "cuda"):
             raise ValueError("backend.storage='csr': PyG's product with CSR knows no maximum on cuda; allowed is coo")
+        if self.model.link == "id_aware" and self.sampler.blocks:
+            raise ValueError(
+                "sampler.blocks=True with model.link='id_aware', which reads nodes that blocks leave out: allowed is "
+                "false"
+            )
         if self.sampler.kind == "native":
             check_native(self.backend.name, self.backend.pipeline, self.sampler, self.dataset.self_depth)
         elif self.backend.pipeline is not None:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from backends.sampler import TemporalSampler
 from backends.spec import SamplerSpec
-from backends.subgraph import EdgeSet, Subgraph
+from backends.subgraph import EdgeSet, PairSubgraph, Subgraph
 from backends.tensors import to_tensor
+from harness.draw import draw
 from harness.seeding import shuffled_rows
 from tasks.graph import Int64Array, RelationKey
 from tasks.metrics import evaluate
@@ -40,15 +41,13 @@ class HeldOut:
     unscorable: str | None
 
 
-def sample_batches(task: TaskSpec, spec: SamplerSpec, seed: int) -> list[tuple[Subgraph, Tensor]]:
+def sample_batches(
+    task: TaskSpec, spec: SamplerSpec, seed: int, *, link: str = "two_tower"
+) -> list[tuple[Subgraph | PairSubgraph, Tensor]]:
     """Draw the gate's batches from the train split: the same for every backend."""
     sampler = TemporalSampler(task.graph, spec, seed)
-    seeds = task.split.train
-    order = np.resize(shuffled_rows(len(seeds), seed=seed, epoch=0), NUM_STEPS * BATCH_SIZE)
-    return [
-        (sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows]))
-        for rows in np.split(order, NUM_STEPS)
-    ]
+    order = np.resize(shuffled_rows(len(task.split.train), seed=seed, epoch=0), NUM_STEPS * BATCH_SIZE)
+    return [draw(task, sampler, rows, split="train", epoch=0, link=link) for rows in np.split(order, NUM_STEPS)]
 
 
 def sample_held_out(task: TaskSpec, spec: SamplerSpec, seed: int) -> HeldOut:
@@ -56,6 +55,10 @@ def sample_held_out(task: TaskSpec, spec: SamplerSpec, seed: int) -> HeldOut:
     seeds = task.split.val
     rows = _held_out_rows(seeds, seed, classes=task.task_type in ("binary_classification", "multiclass_classification"))
     target = seeds.target[rows]
+    if task.destination is not None:
+        unscorable: str | None = f"{task.metric} ranks all rows of {task.destination!r}: the gate looks at batches"
+        subgraph = TemporalSampler(task.graph, spec, seed).sample(seeds, rows, split="val", epoch=0)
+        return HeldOut(subgraph=subgraph, target=to_tensor(target), unscorable=unscorable)
     try:  # a perfect prediction can be scored, or nothing can
         evaluate(task.task_type, target, perfect_prediction(task, target), train_std=task.train_std)
         unscorable = None
@@ -66,6 +69,13 @@ def sample_held_out(task: TaskSpec, spec: SamplerSpec, seed: int) -> HeldOut:
         target=to_tensor(target),
         unscorable=unscorable,
     )
+
+
+def permute_pair(subgraph: Subgraph | PairSubgraph, generator: np.random.Generator) -> Subgraph | PairSubgraph:
+    """Return what ``permute_edges`` gives, of both towers of a pair."""
+    if isinstance(subgraph, Subgraph):
+        return permute_edges(subgraph, generator)
+    return PairSubgraph(src=permute_edges(subgraph.src, generator), dst=permute_edges(subgraph.dst, generator))
 
 
 def permute_edges(subgraph: Subgraph, generator: np.random.Generator) -> Subgraph:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backends.spec import ModelSpec
 from tasks.task import TaskSpec
 
 
@@ -29,8 +30,15 @@ class Objective(Protocol):
         ...
 
 
-def objective_of(task: TaskSpec) -> Objective:
-    """Fit the objective of a task on its train targets."""
+def head_width(task: TaskSpec, model: ModelSpec) -> int:
+    """Return how many outputs a model has: those of the task, or the width of what two towers multiply."""
+    return model.channels if task.destination is not None and model.link == "two_tower" else task.num_outputs
+
+
+def objective_of(task: TaskSpec, link: str = "two_tower") -> Objective:
+    """Fit the objective of a task on its train targets; ``link`` says how a recommendation asks."""
+    if task.task_type == "recommendation":
+        return TwoTower() if link == "two_tower" else IdAware()
     if task.task_type == "binary_classification":
         return Binary()
     if task.task_type == "multiclass_classification":
@@ -79,6 +87,37 @@ class Multilabel:
     def predict(self, output: Tensor) -> Tensor:
         """Return the probability of each label."""
         return torch.sigmoid(output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoTower:
+    """Ranking: of two scores [B, 2], that of the linked destination is to be above the other's; the scores out.
+
+    The mean of -log sigmoid(difference), as in RelBench's two-tower recipe (Bayesian personalised ranking).
+    """
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the mean loss; the order of the two scores is the target."""
+        return F.softplus(output[:, 1] - output[:, 0]).mean()
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Return the scores as they are: ``ranking.py`` predicts."""
+        return output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdAware:
+    """Cross-entropy on the logit [n, 1] of each destination inside a source's subgraph; probabilities [n] out."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the mean cross-entropy against 0 and 1 [n]; zero where no subgraph holds a destination."""
+        if not len(target):
+            return output.sum()
+        return F.binary_cross_entropy_with_logits(output.squeeze(1), target)
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Return the probability of a link; ``ranking.py`` predicts."""
+        return torch.sigmoid(output.squeeze(1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,7 @@ def run_gate(
         model=model,
         train=train,
         blocks=sampler.blocks,
-        subgraphs=sample_batches(task, sampler, seed),
+        subgraphs=sample_batches(task, sampler, seed, link=model.link),
         held_out=sample_held_out(task, sampler, seed),
         seed=seed,
         device=device,

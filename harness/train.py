@@ -16,59 +16,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from backends.base import Backend
-from backends.batch import Batch, build_batch
+from backends.batch import Batch, PairBatch
 from backends.model import RelationalModel
-from backends.pipeline import NativePipeline, build_native_batch
-from backends.sampler import TemporalSampler
-from backends.spec import Layout
-from backends.tensors import to_array, to_tensor
+from backends.tensors import to_array
 from harness.clock import now_s
 from harness.config import TrainConfig
+from harness.feed import Feed
 from harness.objective import Objective, objective_of
 from harness.phases import PhaseLog
+from harness.ranking import rank_destinations
 from harness.seeding import shuffled_rows
-from tasks.graph import Int64Array
 from tasks.metrics import better, evaluate
-from tasks.task import Split, TaskSpec
+from tasks.task import Split
 
 
 class DivergedError(RuntimeError):
     """The loss or a prediction became NaN or infinite; the message says at which step."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feed:
-    """Everything that turns rows of a split into batches on the device: the shared sampler, or the library's own."""
-
-    backend: Backend
-    graph: Any
-    task: TaskSpec
-    sampler: TemporalSampler
-    layout: Layout
-    device: torch.device
-    dtype: torch.dtype
-    pipeline: NativePipeline | None = None
-
-    def batch(self, split: Split, rows: Int64Array, epoch: int = 0) -> Batch:
-        """Sample and build the batch of some rows of a split."""
-        seeds, schema = self.task.split[split], self.task.graph.schema
-        target = to_tensor(seeds.target[rows])
-        if self.pipeline is not None:
-            sample = self.pipeline.sample(seeds, rows, split=split, epoch=epoch)
-            return build_native_batch(
-                self.backend, self.graph, schema, sample, target, device=self.device, dtype=self.dtype
-            )
-        return build_batch(
-            self.backend,
-            self.graph,
-            schema,
-            self.sampler.sample(seeds, rows, split=split, epoch=epoch),
-            target,
-            layout=self.layout,
-            device=self.device,
-            dtype=self.dtype,
-        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,7 +57,9 @@ def make_optimizer(model: RelationalModel, config: TrainConfig) -> torch.optim.O
     return torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
 
-def train_step(model: RelationalModel, optimizer: torch.optim.Optimizer, objective: Objective, batch: Batch) -> Tensor:
+def train_step(
+    model: RelationalModel, optimizer: torch.optim.Optimizer, objective: Objective, batch: Batch | PairBatch
+) -> Tensor:
     """Take one optimiser step and return the loss before it, a detached scalar on the device."""
     optimizer.zero_grad(set_to_none=True)
     loss = objective.loss(model(batch), batch.target)
@@ -119,7 +84,7 @@ def train(
     that is not finite.
     """
     task, device = feed.task, feed.device
-    objective, optimizer, history = objective_of(task), make_optimizer(model, config), History()
+    objective, optimizer, history = objective_of(task, feed.link), make_optimizer(model, config), History()
     num_rows = len(task.split.train)
     per_epoch = math.ceil(num_rows / config.batch_size)
     every = config.eval_every or per_epoch
@@ -171,25 +136,26 @@ def train(
 def score(
     model: RelationalModel, feed: Feed, objective: Objective, split: Split, batch_size: int
 ) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
-    """Score a whole split: (metrics, predictions f64[S] or f64[S, O]).
+    """Score a whole split: (metrics, predictions f64[S] or f64[S, O], or rows f64[S, k] of a ranking).
 
     The same weights give the same scores on every call.
     """
     training = model.training
     model.eval()
-    parts = []
     with torch.no_grad():
-        for batch in _in_order(feed, split, batch_size):
-            parts.append(objective.predict(model(batch)))
+        if feed.task.destination is not None:
+            predictions = rank_destinations(model, feed, split, batch_size)
+        else:
+            parts = [objective.predict(model(batch)) for batch in _in_order(feed, split, batch_size)]
+            predictions = to_array(torch.cat(parts).double())
     model.train(training)
-    predictions = to_array(torch.cat(parts).double())
     if not np.isfinite(predictions).all():
         raise DivergedError(f"{int((~np.isfinite(predictions)).sum())} predictions on split {split!r} are not finite")
     target = feed.task.split[split].target
     return evaluate(feed.task.task_type, target, predictions, train_std=feed.task.train_std), predictions
 
 
-def _in_order(feed: Feed, split: Split, batch_size: int) -> Iterator[Batch]:
+def _in_order(feed: Feed, split: Split, batch_size: int) -> Iterator[Batch | PairBatch]:
     rows = np.arange(len(feed.task.split[split]), dtype=np.int64)
     for part in np.split(rows, range(batch_size, len(rows), batch_size)):
         yield feed.batch(split, part)

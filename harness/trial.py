@@ -21,9 +21,11 @@ from backends.sampler import TemporalSampler
 from backends.weights import build_model
 from harness.config import TrialConfig
 from harness.energy import begin_energy, end_energy, energy_fields, idle_power_w
+from harness.feed import Feed
+from harness.objective import head_width
 from harness.phases import PhaseLog
 from harness.seeding import seed_torch
-from harness.train import Feed, train
+from harness.train import train
 from tasks.baselines import baseline_scores
 from tasks.load import fit_task, read_task
 from tasks.task import SPLITS
@@ -72,7 +74,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         seed=config.seed,
         device=device,
         dtype=dtype,
-        num_outputs=task.num_outputs,
+        num_outputs=head_width(task, config.model),
     )
     feed = Feed(
         backend=backend,
@@ -83,6 +85,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         device=device,
         dtype=dtype,
         pipeline=pipeline,
+        link=config.model.link,
     )
     phases.close()
     idle = idle_power_w(device)

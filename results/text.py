@@ -20,6 +20,7 @@ MISSING: Final = "—"
 _HIGHER_IS_BETTER: Final = frozenset(
     {
         *("roc_auc", "average_precision", "accuracy", "f1", "macro_f1", "micro_f1", "r2", "mrr", "ndcg", "map"),
+        *("precision", "recall"),
         *(f"multilabel_{name}_{mean}" for name in ("auprc", "auroc", "f1") for mean in ("macro", "micro")),
     }
 )

@@ -31,7 +31,7 @@ _MIN_OF_CLASS_TO_STOP_EARLY: Final = 10
 def baseline_scores(task: TaskSpec, folder: Path, split: Split = "test") -> dict[str, dict[str, float]]:
     """Score every baseline of a task on "val" or "test": name to metrics."""
     scores = trivial_scores(task, split)
-    predictions = {ENTITY_TABLE: boost_entity_table(task, split)}
+    predictions = {} if task.task_type == "recommendation" else {ENTITY_TABLE: boost_entity_table(task, split)}
     if is_shop(folder):
         predictions[PLANTED] = planted_score(folder, task.name)[split]
     for name, prediction in predictions.items():
@@ -40,7 +40,7 @@ def baseline_scores(task: TaskSpec, folder: Path, split: Split = "test") -> dict
 
 
 def boost_entity_table(task: TaskSpec, split: Split) -> npt.NDArray[np.float64]:
-    """Predict a split, f64[S] or f64[S, O], by scikit-learn's gradient boosting on the entity's own columns and its time.
+    """Predict a split, f64[S] or f64[S, O], by scikit-learn's gradient boosting on the entity's own columns and time.
 
     Trained on the train split with its default settings, stopping early on a tenth of it where it is large enough; L1
     loss for regression.

@@ -155,7 +155,7 @@ def run_query(
 
 def check_label_columns(schema: pa.Schema, task: TaskManifest, place: str) -> None:
     """Check that a label table has the columns a task declares, once each, as keys, times and targets of its type."""
-    target = {"multiclass_classification": "class", "multilabel_classification": "labels"}.get(task.task_type, "target")
+    target = _TARGET_ROLE.get(task.task_type, "target")
     for role, column in (("entity", task.entity_col), ("time", task.time_col), (target, task.target_col)):
         if column not in schema.names:
             raise ValueError(f"{place}: the labels have no column {column!r}; {did_you_mean(column, schema.names)}")
@@ -192,12 +192,22 @@ def _is_label_list(kind: pa.DataType) -> bool:
     return is_list(kind) and _is_number(kind.value_type)
 
 
+def _is_key_list(kind: pa.DataType) -> bool:
+    return is_list(kind) and _is_key(kind.value_type)
+
+
 _ROLES: Final[dict[str, tuple[str, Any]]] = {
     "entity": ("an integer column", _is_key),
     "time": ("a timestamp or a date", is_time),
     "target": ("a column of numbers", _is_number),
     "class": ("a column of numbers or text", _is_class),
     "labels": ("a column of lists of numbers", _is_label_list),
+    "links": ("a column of lists of integers", _is_key_list),
+}
+_TARGET_ROLE: Final = {
+    "multiclass_classification": "class",
+    "multilabel_classification": "labels",
+    "recommendation": "links",
 }
 
 

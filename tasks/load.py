@@ -20,6 +20,7 @@ from tasks.columns import integers, rows_of_keys, seconds
 from tasks.database import NO_ROW, Database, read_database
 from tasks.graph import NULL_TIME, Int64Array, read_only
 from tasks.labels import read_labels
+from tasks.links import read_links, settle_links
 from tasks.manifest import read_dataset_manifest, read_task_manifest, timestamp_seconds
 from tasks.targets import read_classes, read_targets
 from tasks.task import METRIC_OF, SPLITS, SeedTable, Split, TaskSpec, TemporalSplit
@@ -66,7 +67,9 @@ def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH) -> Tas
     graph = build_graph(database, fitted, self_depth=self_depth)
     classes = read_classes(files.labels, task)
     splits = {split: _seeds(files.labels[split], task, split, database, classes) for split in SPLITS}
-    if len({splits[split].num_labels for split in SPLITS}) > 1:
+    if task.task_type == "recommendation":
+        splits = settle_links(splits, graph, task.dst_entity_table)
+    elif len({splits[split].num_labels for split in SPLITS}) > 1:
         raise ValueError(
             f"task {task.name!r}: labels a row by split are {[splits[split].num_labels for split in SPLITS]}; allowed "
             "is one number"
@@ -84,8 +87,10 @@ def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH) -> Tas
             test_time=database.test_time,
         ),
         metric=METRIC_OF[task.task_type],
-        num_outputs=len(classes) or splits["train"].num_labels,
+        num_outputs=1 if task.task_type == "recommendation" else len(classes) or splits["train"].num_labels,
         classes=classes,
+        destination=task.dst_entity_table if task.task_type == "recommendation" else None,
+        eval_k=task.eval_k or 0,
     )
 
 
@@ -106,11 +111,16 @@ def _seeds(
     time = seconds(labels[task.time_col])
     if (time == NULL_TIME).any():
         raise ValueError(f"{place}: time column {task.time_col!r} is null in row {int(np.argmax(time == NULL_TIME))}")
+    column = labels[task.target_col]
+    if task.task_type == "recommendation":
+        target = read_links(column, database.tables[task.dst_entity_table], f"{place}, {task.target_col!r}")
+    else:
+        target = read_targets(column, task, split, classes)
     return SeedTable(
         entity=task.entity_table,
         node=read_only(_entity_rows(labels[task.entity_col], task, database, place)),
         time=read_only(time),
-        target=read_only(read_targets(labels[task.target_col], task, split, classes)),
+        target=read_only(target),
     )
 
 

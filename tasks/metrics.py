@@ -18,13 +18,14 @@ import sklearn.metrics
 from relbench import metrics as relbench_metrics
 
 from tasks.names import did_you_mean
-from tasks.task import METRIC_OF
+from tasks.task import METRIC_OF, NO_LINK
 
 Float64Array = npt.NDArray[np.float64]
 
 MAXIMISED: Final = frozenset(
     {
         *("roc_auc", "average_precision", "accuracy", "f1", "r2", "macro_f1", "micro_f1", "mrr"),
+        *("map", "precision", "recall"),
         *(f"multilabel_{name}_{mean}" for name in ("auprc", "auroc", "f1") for mean in ("macro", "micro")),
     }
 )
@@ -42,12 +43,16 @@ def evaluate(
     class [S, C] against codes [S] and gives accuracy, macro_f1, micro_f1 and mrr (the mean of 1 / the true class's
     place, the last of its ties). Multilabel classification takes probabilities [S, L] against 0 and 1 [S, L] and gives
     multilabel_auprc, multilabel_auroc and multilabel_f1 (at .5), each _macro (over the labels of both classes) and
-    _micro. Raises ValueError for unequal shapes, a prediction that is not finite, a split of one class, a regression
-    split of fewer than two rows, or an unknown task type.
+    _micro. Recommendation takes rows of the destination table, the best first, [S, k] against the true ones [S, M] and
+    gives map, precision and recall, each at k, over the seeds that have a destination.
+
+    Raises ValueError for unequal shapes, a prediction that is not finite, a split of one class, a regression split of
+    fewer than two rows, or an unknown task type.
     """
     if task_type not in _SCORES:
         raise ValueError(f"task_type {task_type!r}; allowed are {', '.join(METRIC_OF)}")
-    shape = (len(target), prediction.shape[-1]) if task_type == "multiclass_classification" else target.shape
+    wide = task_type in ("multiclass_classification", "recommendation")
+    shape = (len(target), prediction.shape[-1]) if wide else target.shape
     if prediction.shape != shape or len(prediction) != len(target):
         raise ValueError(
             f"predictions have shape {prediction.shape}, targets {target.shape}; allowed is the same shape"
@@ -126,9 +131,23 @@ def _score_one_label(target: Float64Array, prediction: Float64Array) -> dict[str
     }
 
 
+def _score_ranking(target: Float64Array, prediction: Float64Array) -> dict[str, float]:
+    count = (target != NO_LINK).sum(axis=1)
+    some = count > 0
+    if not some.any():
+        raise ValueError(f"none of the {len(target)} seeds has a destination; map needs one")
+    hit = np.stack([np.isin(given, truth[truth != NO_LINK]) for given, truth in zip(prediction, target, strict=True)])
+    return {
+        "map": float(relbench_metrics.map(hit, count)),
+        "precision": float(hit[some].mean()),
+        "recall": float(np.mean(hit[some].sum(axis=1) / count[some])),
+    }
+
+
 _SCORES: Final[dict[str, Callable[[Float64Array, Float64Array], dict[str, float]]]] = {
     "binary_classification": _score_binary,
     "multiclass_classification": _score_classes,
     "multilabel_classification": _score_labels,
     "regression": _score_values,
+    "recommendation": _score_ranking,
 }

@@ -34,7 +34,7 @@ from tasks.shop_signal import (
     units_per_visit,
     visit_probability,
 )
-from tasks.shop_tasks import BRACKETS
+from tasks.shop_tasks import BRACKETS, RANKED_STORES
 from tasks.task import SPLITS, Split
 
 
@@ -43,6 +43,7 @@ def planted_score(folder: Path, task_name: str) -> dict[Split, Float64Array]:
 
     ``customer-churn``: the probability of churn. ``customer-spend``: the median spending. ``customer-bracket``: the
     probability of each bracket [S, 4]. ``customer-regions``: that of each region [S, 5]. ``review-stars``: the median.
+    ``customer-stores``: the five likeliest stores, the first one first [S, 5].
     """
     if task_name not in _PLANTED:
         raise ValueError(f"task {task_name!r} has no planted score; {did_you_mean(task_name, _PLANTED)}")
@@ -92,6 +93,20 @@ def _stars(folder: Path, labels: pd.DataFrame, orders: pd.DataFrame) -> Float64A
     return np.clip(np.round(3 + 2 * mood), 1, 5)
 
 
+def _stores(folder: Path, labels: pd.DataFrame, orders: pd.DataFrame) -> Float64Array:
+    """Rank the stores of the customer's region, one of which is home, by the orders they shipped; then the others."""
+    home = pd.read_parquet(folder / "db" / "customers.parquet", columns=["region"])["region"].to_numpy()
+    stores = pd.read_parquet(folder / "db" / "stores.parquet", columns=["region"])["region"].to_numpy()
+    seeds = labels[["customer_id", "seed_time"]].reset_index(names="row")
+    past = seeds.merge(orders[["customer_id", "ordered_at", "ship_store_id"]].dropna(), on="customer_id")
+    past = past[past["ordered_at"] <= past["seed_time"]]
+    shipped = np.zeros((len(labels), len(stores)))
+    np.add.at(shipped, (past["row"].to_numpy(), past["ship_store_id"].to_numpy(np.int64)), 1)
+    own = home[labels["customer_id"].to_numpy(np.int64)][:, None] == stores
+    ranked: Float64Array = np.argsort(own * -(1 + shipped), axis=1, kind="stable").astype(np.float64)
+    return ranked[:, :RANKED_STORES]
+
+
 #: Task to its formula, which takes the folder, the label rows of a split and the judged orders.
 _PLANTED: Final[dict[str, Callable[[Path, pd.DataFrame, pd.DataFrame], Float64Array]]] = {
     "customer-churn": _churn,
@@ -99,6 +114,7 @@ _PLANTED: Final[dict[str, Callable[[Path, pd.DataFrame, pd.DataFrame], Float64Ar
     "customer-bracket": _bracket,
     "customer-regions": _regions,
     "review-stars": _stars,
+    "customer-stores": _stores,
 }
 
 

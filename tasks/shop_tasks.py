@@ -59,6 +59,8 @@ GROUP BY a.seed_time, a.customer_id"""
 
 #: Spending up to the first of these is bracket 1, up to the second bracket 2, above bracket 3; none is bracket 0.
 BRACKETS: Final = (30.0, 55.0)
+#: How many of the 24 stores a recommendation names.
+RANKED_STORES: Final = 5
 
 BRACKET_SQL: Final = f"""
 WITH spending AS ({SPEND_SQL})
@@ -87,6 +89,15 @@ LEFT JOIN "orders.2024" o
  AND o.ordered_at <= a.seed_time + INTERVAL '{{timedelta}}'
 LEFT JOIN stores s ON s.store_id = o.ship_store_id
 GROUP BY a.seed_time, a.customer_id"""  # noqa: S608 - of constants alone
+
+STORES_SQL: Final = """
+SELECT t.timestamp AS seed_time, o.customer_id, LIST_SORT(LIST(DISTINCT o.ship_store_id)) AS store_id
+FROM timestamps t
+JOIN "orders.2024" o
+  ON o.ordered_at > t.timestamp
+ AND o.ordered_at <= t.timestamp + INTERVAL '{timedelta}'
+WHERE o.ship_store_id IS NOT NULL
+GROUP BY t.timestamp, o.customer_id"""
 
 _COMMON: Final[dict[str, Any]] = {
     "kind": "forecast",
@@ -138,6 +149,20 @@ TASKS: Final = (
         target_col="stars",
         remove_columns=[["reviews", "text"]],
     ),
+    TaskManifest(
+        name="customer-stores",
+        kind="forecast",
+        task_type="recommendation",
+        description="The stores that ship the customer's orders of the next 30 days.",
+        src_entity_table="customers",
+        src_entity_col="customer_id",
+        dst_entity_table="stores",
+        dst_entity_col="store_id",
+        time_col="seed_time",
+        eval_k=RANKED_STORES,
+        timedelta=f"{PERIOD_DAYS} days",
+        sql=STORES_SQL,
+    ),
 )
 
 
@@ -161,8 +186,9 @@ def label_rows(task: TaskManifest, tables: dict[str, pd.DataFrame], split: Split
     """
     if task.kind == "autocomplete":
         return _complete_rows(tables["reviews"][["written_at", "review_id", task.target_col]], split)
-    labels: pd.DataFrame = run_query(task.sql, tables, seed_times()[split], PERIOD, f"task {task.name!r}").to_pandas()
-    return labels.sort_values([task.time_col, task.entity_col], ignore_index=True)
+    times = seed_times()[split] if split == "train" else seed_times()[split][: task.num_eval_timestamps]
+    labels: pd.DataFrame = run_query(task.sql, tables, times, PERIOD, f"task {task.name!r}").to_pandas()
+    return labels.sort_values([task.time_col, task.entity_col or task.src_entity_col], ignore_index=True)
 
 
 def _complete_rows(rows: pd.DataFrame, split: Split) -> pd.DataFrame:

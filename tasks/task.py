@@ -23,14 +23,19 @@ METRIC_OF: Final[dict[str, str]] = {
     "multiclass_classification": "accuracy",
     "multilabel_classification": "multilabel_auprc_macro",
     "regression": "nmae",
+    "recommendation": "map",
 }
+
+#: Stands after the last destination of a seed, and for a place of a ranking that no candidate is left for.
+NO_LINK: Final = -1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedTable:
     """S questions: ``node`` i64[S] rows of table ``entity``, asked at ``time`` i64[S] seconds.
 
-    ``target`` is f64[S], values or class codes, or f64[S, L] of 0 and 1 for L labels.
+    ``target`` is f64[S], values or class codes, or f64[S, L] of 0 and 1 for L labels, or f64[S, M] of up to M rows of
+    the destination table, ``NO_LINK`` after the last.
     """
 
     entity: str
@@ -66,17 +71,26 @@ class TemporalSplit:
 class TaskSpec:
     """One prediction task over one graph; the model's head follows ``task_type``.
 
-    ``classes`` are the labels that the class codes of a multiclass task stand for.
+    ``classes`` are the labels that the class codes of a multiclass task stand for. A recommendation ranks the rows of
+    table ``destination`` and is scored by the first ``eval_k``.
     """
 
     name: str
     kind: Literal["forecast", "autocomplete", "external"]
-    task_type: Literal["binary_classification", "multiclass_classification", "multilabel_classification", "regression"]
+    task_type: Literal[
+        "binary_classification",
+        "multiclass_classification",
+        "multilabel_classification",
+        "regression",
+        "recommendation",
+    ]
     graph: GraphSpec
     split: TemporalSplit
     metric: str
     num_outputs: int = 1
     classes: tuple[Any, ...] = ()
+    destination: str | None = None
+    eval_k: int = 0
 
     @property
     def train_std(self) -> float:

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tasks.links import candidates
 from tasks.metrics import evaluate
-from tasks.task import SeedTable, Split, TaskSpec
+from tasks.task import NO_LINK, SeedTable, Split, TaskSpec
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -55,10 +56,34 @@ PRIORS: Final[dict[str, Callable[[SeedTable, SeedTable], Float64Array]]] = {
 }
 
 
+def rank_by_past(task: TaskSpec, past: SeedTable, asked: SeedTable, *, own: bool) -> Float64Array:
+    """Recommend what was linked most often, f64[S, k]; with ``own``, what the source was linked to itself goes first.
+
+    Ties go by row; rows that do not exist at a seed's time are left out.
+    """
+    assert task.destination is not None
+    linked = past.target != NO_LINK
+    num, row = task.graph.table(task.destination).num_rows, past.target[linked].astype(np.int64)
+    popular = np.bincount(row, minlength=num)
+    source = np.repeat(past.node, linked.sum(axis=1))
+    ranked = np.full((len(asked), task.eval_k), NO_LINK)
+    for seed, (node, time) in enumerate(zip(asked.node, asked.time, strict=True)):
+        there = candidates(task.graph, task.destination, int(time))
+        mine = np.bincount(row[source == node], minlength=num) if own else np.zeros(num, np.int64)
+        best = there[np.lexsort((there, -popular[there], -mine[there]))][: task.eval_k]
+        ranked[seed, : len(best)] = best
+    return ranked
+
+
 def trivial_predictions(task: TaskSpec, split: Split) -> dict[str, Float64Array]:
     """Return what each trivial predictor of the task's type says of a split: name to f64[S] or f64[S, O]."""
     past = task.split.train if split == "val" else _concatenate(task.split.train, task.split.val)
     asked, predictors = task.split[split], PREDICTORS
+    if task.task_type == "recommendation":
+        return {
+            name: rank_by_past(task, past, asked, own=own)
+            for name, own in (("past popularity", False), ("own past, then popularity", True))
+        }
     if task.task_type == "multiclass_classification":
         past, predictors = _one_hot(past, task.num_outputs), PRIORS
     elif task.task_type == "multilabel_classification":

@@ -20,8 +20,21 @@ HEAVY = LIBRARIES | {"pandas", "relbench", "numpy", "hydra", "matplotlib", "numb
 CHILD = {
     f"harness.{name}"
     for name in (
-        *("arena", "arm_worker", "arms", "clock", "doctor", "duel_process", "energy", "gate_batches", "memory", "nvml"),
-        *("objective", "parity", "phases", "seeding", "train", "trial"),
+        *(
+            "arena",
+            "arm_worker",
+            "arms",
+            "clock",
+            "doctor",
+            "draw",
+            "duel_process",
+            "energy",
+            "feed",
+            "gate_batches",
+            "memory",
+            "nvml",
+        ),
+        *("objective", "parity", "phases", "ranking", "seeding", "train", "trial"),
     )
 }
 

@@ -21,7 +21,7 @@ from tasks.shop_signal import PERIOD_DAYS, Evidence, median_spend, units_per_vis
 from tasks.shop_tasks import NUM_PERIODS
 from tasks.task import SPLITS
 
-TASK_NAMES = ("customer-churn", "customer-spend", "customer-bracket", "customer-regions")
+TASK_NAMES = ("customer-churn", "customer-spend", "customer-bracket", "customer-regions", "customer-stores")
 SMALL = 0.1
 
 
@@ -247,7 +247,7 @@ def regenerate(folder: Path, name: str, tables: dict[str, pd.DataFrame]) -> dict
             connection.execute("SET enable_external_access=false")
             connection.execute("SET lock_configuration=true")
             found = connection.sql(task.sql.replace("{timedelta}", str(pd.Timedelta(task.timedelta)))).df()
-        labels[split] = found.sort_values([task.time_col, task.entity_col], ignore_index=True)
+        labels[split] = found.sort_values([task.time_col, "customer_id"], ignore_index=True)
     return labels
 
 

@@ -15,9 +15,10 @@ from backends.weights import build_model
 from harness import parity
 from harness.arena import Arena
 from harness.config import TrainConfig
+from harness.feed import Feed
 from harness.gate_batches import perfect_prediction, sample_batches, sample_held_out
 from harness.objective import Binary, Multiclass, Multilabel, Regression, objective_of
-from harness.train import Feed, train
+from harness.train import train
 from tasks.load import load_task
 from tasks.metrics import better, evaluate
 from tasks.shop import write_shop

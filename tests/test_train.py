@@ -12,9 +12,10 @@ from backends.sampler import TemporalSampler
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from backends.weights import build_model
 from harness.config import TrainConfig
+from harness.feed import Feed
 from harness.objective import Binary, Regression, objective_of
 from harness.seeding import shuffled_rows
-from harness.train import DivergedError, Feed, History, score, train
+from harness.train import DivergedError, History, score, train
 from tasks.load import load_task
 from tasks.metrics import better
 from tasks.shop import write_shop

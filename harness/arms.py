@@ -123,7 +123,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     seed_torch(config.seed)
     backend, task = (
         load_backend(config.backend.name),
-        load_task(folder, config.task, self_depth=config.dataset.self_depth),
+        load_task(folder, config.task, **config.dataset.build_options()),
     )
     graph, schema = backend.compile_graph(task.graph, device), task.graph.schema
     sampler, seeds = TemporalSampler(task.graph, config.sampler, config.seed), task.split.train

@@ -183,13 +183,12 @@ def gate_answer(trial: PlannedTrial, store: Store) -> dict[str, Any] | None:
 def gate_settings(config: TrialConfig) -> list[Any]:
     """Return the settings that a gate's answer depends on, apart from the backend."""
     data = config.to_dict()
-    depth = config.dataset.self_depth
     return [
         data["task"],
         data["model"],
         data["sampler"],
         config.measure.device,
-        depth,
+        config.dataset.build_options(),
         config.train.lr,
         config.train.weight_decay,
     ]

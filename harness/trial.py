@@ -47,7 +47,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     phases.enter("load")
     files = read_task(folder, config.task)
     phases.enter("fit")
-    task = fit_task(files, self_depth=config.dataset.self_depth)
+    task = fit_task(files, **config.dataset.build_options())
     sampler = TemporalSampler(task.graph, config.sampler, config.seed)
     for split in SPLITS:
         check_split_sees_neighbours(sampler, task.split[split], split)

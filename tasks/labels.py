@@ -97,7 +97,7 @@ def regenerate_labels(
     seen = tables if split == "test" else cut
     known = [seconds(seen[name][manifest.tables[name].time_col]) for name in times]
     seeds = _seed_times(manifest, task, split, np.concatenate([*known, np.empty(0, np.int64)]), place)
-    labels = run_query(str(task.sql), seen, seeds, _timedelta(task, place), place)
+    labels = run_query(str(task.sql), seen, seeds, label_window(task, place), place)
     check_label_columns(labels.schema, task, place)
     key = manifest.tables[str(task.entity_table)].pkey
     (before, _), (after, _) = (
@@ -211,7 +211,7 @@ _TARGET_ROLE: Final = {
 }
 
 
-def _timedelta(task: TaskManifest, place: str) -> pd.Timedelta:
+def label_window(task: TaskManifest, place: str) -> pd.Timedelta:
     """Return the length of the label window: whole seconds, one or more."""
     try:
         window = pd.Timedelta(task.timedelta) if isinstance(task.timedelta, str) else pd.NaT
@@ -239,7 +239,7 @@ def _seed_times(
     first, last = int(known.min()), int(known.max())
     val = timestamp_seconds(manifest.val_timestamp, "val_timestamp")
     test = timestamp_seconds(manifest.test_timestamp, "test_timestamp")
-    window = int(_timedelta(task, place).total_seconds())
+    window = int(label_window(task, place).total_seconds())
     num = task.num_eval_timestamps
     if not isinstance(num, int) or isinstance(num, bool) or num < 1:
         raise ValueError(f"{place}: num_eval_timestamps is {shown(num)}; allowed is a whole number, 1 or more")

@@ -19,7 +19,8 @@ from tasks.build import SELF_REFERENCE_DEPTH, build_graph
 from tasks.columns import integers, rows_of_keys, seconds
 from tasks.database import NO_ROW, Database, read_database
 from tasks.graph import NULL_TIME, Int64Array, read_only
-from tasks.labels import read_labels
+from tasks.label_table import add_label_table
+from tasks.labels import label_window, read_labels
 from tasks.links import read_links, settle_links
 from tasks.manifest import read_dataset_manifest, read_task_manifest, timestamp_seconds
 from tasks.targets import read_classes, read_targets
@@ -35,12 +36,14 @@ class TaskFiles:
     labels: dict[Split, pa.Table]
 
 
-def load_task(folder: Path, name: str, *, self_depth: int = SELF_REFERENCE_DEPTH) -> TaskSpec:
-    """Read, check, cut, fit and build one task of a RelBench v3 folder.
+def load_task(
+    folder: Path, name: str, *, self_depth: int = SELF_REFERENCE_DEPTH, label_table: bool = False
+) -> TaskSpec:
+    """Read, check, cut, fit and build one task of a RelBench v3 folder; see ``fit_task``.
 
     Raises ValueError naming the place, the value and what is allowed for every fault of the files.
     """
-    return fit_task(read_task(folder, name), self_depth=self_depth)
+    return fit_task(read_task(folder, name), self_depth=self_depth, label_table=label_table)
 
 
 def read_task(folder: Path, name: str) -> TaskFiles:
@@ -51,9 +54,10 @@ def read_task(folder: Path, name: str) -> TaskFiles:
     return TaskFiles(manifest=task, database=database, labels=read_labels(folder, manifest, task))
 
 
-def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH) -> TaskSpec:
+def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH, label_table: bool = False) -> TaskSpec:
     """Fit the features on rows up to the validation time, build the graph, and turn labels into seeds.
 
+    With ``label_table`` the graph has a table of the train labels, each of which exists once its window has ended.
     Raises ValueError for labels that no model could use.
     """
     task, database = files.manifest, files.database
@@ -74,7 +78,7 @@ def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH) -> Tas
             f"task {task.name!r}: labels a row by split are {[splits[split].num_labels for split in SPLITS]}; allowed "
             "is one number"
         )
-    return TaskSpec(
+    spec = TaskSpec(
         name=task.name,
         kind=task.kind,
         task_type=task.task_type,
@@ -92,6 +96,14 @@ def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH) -> Tas
         destination=task.dst_entity_table if task.task_type == "recommendation" else None,
         eval_k=task.eval_k or 0,
     )
+    return add_label_table(spec, _window_s(task)) if label_table else spec
+
+
+def _window_s(task: TaskManifest) -> int:
+    """Return how long after its seed time a label is known: for an autocompletion a second, as in RelBench."""
+    if task.kind == "autocomplete":
+        return 1
+    return int(label_window(task, f"task {task.name!r} with dataset.label_table=true").total_seconds())
 
 
 def read_task_database(folder: Path, manifest: DatasetManifest, task: TaskManifest) -> Database:

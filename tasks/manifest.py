@@ -17,7 +17,6 @@ import yaml
 from relbench.manifest import DatasetManifest, TaskManifest
 
 from tasks.names import did_you_mean, one_line, shown
-from tasks.task import METRIC_OF
 
 _DATASET_TEXT: Final = ("name", "val_timestamp", "test_timestamp")
 _TABLE_KEYS: Final = ("pkey", "time_col", "fkeys")
@@ -89,10 +88,6 @@ def read_task_manifest(folder: Path, name: str, manifest: DatasetManifest) -> Ta
         task.validate()
     except ValueError as error:
         raise ValueError(f"{place}: {one_line(error)}") from None
-    if task.task_type not in METRIC_OF:
-        raise ValueError(
-            f"{place}: task_type {task.task_type!r} is not supported yet; allowed are {', '.join(METRIC_OF)}"
-        )
     if task.task_type == "recommendation":
         _check_destination(task, manifest, place)
         # The sources are the seeds, and the column of destinations is what is predicted.

@@ -37,7 +37,7 @@ def rank_destinations(model: RelationalModel, feed: Feed, split: Split, batch_si
         for part, scores in score(model, feed, split, rows, allowed, batch_size):
             order = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, : task.eval_k]
             best = allowed[to_array(order)].astype(np.float64)
-            best[~to_array(torch.isnan(scores).logical_not().all(dim=1))] = np.nan
+            best[~to_array((scores < torch.inf).all(dim=1))] = np.nan
             ranked[part, : best.shape[1]] = best
     return ranked
 
@@ -71,7 +71,10 @@ def _local_scores(
         nodes = subgraph.nodes[subgraph.readout]
         output = model(feed.build(subgraph, target)).squeeze(1)
         scores = torch.full((len(part), len(allowed)), -torch.inf, dtype=output.dtype, device=output.device)
-        scores[to_tensor(nodes.seed_index, output.device), _positions(nodes.node_id, allowed, output)] = output
+        known = np.flatnonzero(np.isin(nodes.node_id, allowed))  # all but a seed that stands before its own time
+        owner, place = nodes.seed_index[known], np.searchsorted(allowed, nodes.node_id[known])
+        where = [to_tensor(index, output.device) for index in (owner, place, known)]
+        scores[where[0], where[1]] = output[where[2]]
         yield part, scores
 
 
@@ -79,10 +82,6 @@ def _embed(model: RelationalModel, feed: Feed, seeds: SeedTable, rows: Int64Arra
     subgraph = feed.sampler.sample(seeds, rows, split=split, epoch=0)
     output: Tensor = model(feed.build(subgraph, to_tensor(np.zeros(len(rows)))))
     return output
-
-
-def _positions(node_id: Int64Array, allowed: Int64Array, like: Tensor) -> Tensor:
-    return to_tensor(np.searchsorted(allowed, node_id), like.device)
 
 
 def _parts(rows: Int64Array, batch_size: int) -> list[Int64Array]:

@@ -62,16 +62,22 @@ def rank_by_past(task: TaskSpec, past: SeedTable, asked: SeedTable, *, own: bool
     Ties go by row; rows that do not exist at a seed's time are left out.
     """
     assert task.destination is not None
-    linked = past.target != NO_LINK
-    num, row = task.graph.table(task.destination).num_rows, past.target[linked].astype(np.int64)
-    popular = np.bincount(row, minlength=num)
-    source = np.repeat(past.node, linked.sum(axis=1))
+    linked, graph = past.target != NO_LINK, task.graph
+    row, source = past.target[linked].astype(np.int64), np.repeat(past.node, linked.sum(axis=1))
+    popular = np.bincount(row, minlength=graph.table(task.destination).num_rows)
+    row, source = row[np.argsort(source, kind="stable")], np.sort(source)
     ranked = np.full((len(asked), task.eval_k), NO_LINK)
-    for seed, (node, time) in enumerate(zip(asked.node, asked.time, strict=True)):
-        there = candidates(task.graph, task.destination, int(time))
-        mine = np.bincount(row[source == node], minlength=num) if own else np.zeros(num, np.int64)
-        best = there[np.lexsort((there, -popular[there], -mine[there]))][: task.eval_k]
-        ranked[seed, : len(best)] = best
+    for time in np.unique(asked.time):
+        there = candidates(graph, task.destination, int(time))
+        by_popularity = there[np.lexsort((there, -popular[there]))]
+        for seed in np.flatnonzero(asked.time == time):
+            first, last = (int(np.searchsorted(source, asked.node[seed], side)) for side in ("left", "right"))
+            mine, times = np.unique(row[first:last], return_counts=True)
+            mine = mine[np.lexsort((mine, -popular[mine], -times))] if own else mine[:0]
+            mine = mine[np.isin(mine, there)][: task.eval_k]
+            others = by_popularity[: task.eval_k + len(mine)]
+            best = np.concatenate([mine, others[~np.isin(others, mine)]])[: task.eval_k]
+            ranked[seed, : len(best)] = best
     return ranked
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.metrics import MAXIMISED, MINIMISED, better, evaluate
-from tasks.task import METRIC_OF
+from tasks.task import METRIC_OF, NO_LINK
 
 
 def auroc_by_pairs(target: np.ndarray, score: np.ndarray) -> float:
@@ -52,6 +52,8 @@ CLASSES = np.array([[[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], [[0.1, 0.9], [0.8, 0.2
 #: Two labels of three rows, with a good and a bad prediction.
 _TRUTH = np.array([[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
 LABELS = (_TRUTH, 0.1 + 0.8 * _TRUTH, 0.9 - 0.8 * _TRUTH)
+#: The destinations of two seeds, the second of one only, with a good and a bad ranking.
+RANKS = (np.array([[3.0, 4.0], [5.0, NO_LINK]]), np.array([[4.0, 3.0], [5.0, 1.0]]), np.array([[4.0, 1.0], [1.0, 2.0]]))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,11 @@ def test_every_score_knows_which_way_is_better() -> None:
     """Each name that evaluation gives has a direction, and a better prediction is better by all of them."""
     good, bad = np.array([0.1, 0.9, 0.8]), np.array([0.9, 0.4, 0.3])
     target = np.array([0.0, 1.0, 1.0])
-    forms = {"multiclass_classification": (target, CLASSES[0], CLASSES[1]), "multilabel_classification": LABELS}
+    forms = {
+        "multiclass_classification": (target, CLASSES[0], CLASSES[1]),
+        "multilabel_classification": LABELS,
+        "recommendation": RANKS,
+    }
     names = set()
     for task_type, metric in METRIC_OF.items():
         truth, *predictions = forms.get(task_type, (target, good, bad))

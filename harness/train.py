@@ -36,7 +36,10 @@ class DivergedError(RuntimeError):
 
 @dataclass(slots=True, kw_only=True)
 class History:
-    """What a training run measured: seconds and edges per step, and the points of the curve."""
+    """What a training run measured: seconds and edges per step, and the points of the curve.
+
+    ``predictions`` are those of the test split, in the form that ``tasks.metrics.evaluate`` takes.
+    """
 
     step_s: list[float] = field(default_factory=list)
     sample_s: list[float] = field(default_factory=list)

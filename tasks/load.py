@@ -123,14 +123,14 @@ def _seeds(
     time = seconds(labels[task.time_col])
     if (time == NULL_TIME).any():
         raise ValueError(f"{place}: time column {task.time_col!r} is null in row {int(np.argmax(time == NULL_TIME))}")
-    column = labels[task.target_col]
+    node, column = _entity_rows(labels[task.entity_col], task, database, place), labels[task.target_col]
     if task.task_type == "recommendation":
         target = read_links(column, database.tables[task.dst_entity_table], f"{place}, {task.target_col!r}")
     else:
         target = read_targets(column, task, split, classes)
     return SeedTable(
         entity=task.entity_table,
-        node=read_only(_entity_rows(labels[task.entity_col], task, database, place)),
+        node=read_only(node),
         time=read_only(time),
         target=read_only(target),
     )

@@ -17,7 +17,7 @@ from backends.base import Backend, Topology
 from backends.padding import PaddedCounts, Stretches, pad_subgraph
 from backends.spans import span
 from backends.spec import Layout
-from backends.subgraph import Subgraph
+from backends.subgraph import PairSubgraph, Subgraph
 from backends.tensors import to_device, to_tensor
 from tasks.graph import GraphSchema
 
@@ -51,10 +51,11 @@ class TableInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """B seeds with their neighbourhood: what each layer sees, ``tables`` in schema order, ``target`` [B].
+    """B seeds with their neighbourhood: what each layer sees, ``tables`` in schema order, ``target`` [B] or [B, O].
 
     Tables and targets are in the dtype of the model. The model answers for ``num_seeds``, which are the B seeds and
-    then those that padding added; ``num_nodes`` and ``num_edges`` count no padding.
+    then those that padding added; ``num_nodes`` and ``num_edges`` count no padding. With a ``readout``, the position of
+    a type, the n nodes of that type are scored instead of the seeds, and ``target`` is [n].
     """
 
     layers: tuple[Topology, ...]
@@ -64,11 +65,63 @@ class Batch:
     num_nodes: int
     num_edges: int
     target: Tensor
+    readout: int | None = None
     padded: PaddedCounts | None = None
 
     def of_seeds(self, output: Tensor) -> Tensor:
         """Return the model's outputs [B, O] for the seeds that are no padding."""
         return output if self.padded is None else output[: len(self.target)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairBatch:
+    """B sources and 2 B destinations, first those to be preferred; ``target`` f[B] is of no use to the loss.
+
+    It is never padded.
+    """
+
+    src: Batch
+    dst: Batch
+    target: Tensor
+
+    @property
+    def tables(self) -> tuple[TableInput, ...]:
+        """Return the tables of both towers, one after the other."""
+        return (*self.src.tables, *self.dst.tables)
+
+    @property
+    def num_seeds(self) -> int:
+        """Count the sources."""
+        return self.src.num_seeds
+
+    @property
+    def num_edges(self) -> int:
+        """Count the edges of both towers."""
+        return self.src.num_edges + self.dst.num_edges
+
+    @property
+    def padded(self) -> None:
+        """Return what padding added: nothing."""
+
+    def of_seeds(self, output: Tensor) -> Tensor:
+        """Return the model's outputs [B, O], all of them."""
+        return output
+
+
+def build_any_batch(
+    backend: Backend, graph: Any, schema: GraphSchema, subgraph: Subgraph | PairSubgraph, target: Tensor, **how: Any
+) -> Batch | PairBatch:
+    """Build the batch of one subgraph, or of the pair of two towers; see ``build_batch``.
+
+    ValueError for a padded batch of a recommendation.
+    """
+    if how["layout"].padding is not None and (isinstance(subgraph, PairSubgraph) or subgraph.readout is not None):
+        raise ValueError("sampler.padding: batches of a recommendation are not padded; allowed is null")
+    if isinstance(subgraph, Subgraph):
+        return build_batch(backend, graph, schema, subgraph, target, **how)
+    src = build_batch(backend, graph, schema, subgraph.src, target, **how)
+    dst = build_batch(backend, graph, schema, subgraph.dst, target, **how)
+    return PairBatch(src=src, dst=dst, target=src.target)
 
 
 def build_batch(
@@ -84,7 +137,7 @@ def build_batch(
 ) -> Batch:
     """Compile one subgraph for a backend, padded as the layout says, and gather what its encoder needs.
 
-    Features come from the native graph. ``target`` f64[B] belongs to the seeds in their order.
+    Features come from the native graph. ``target`` f64[B] or f64[B, O] belongs to the seeds in their order.
     """
     blocks = {name: backend.features(graph, name) for name in schema.node_types}
     padded = None
@@ -114,6 +167,7 @@ def build_batch(
         num_nodes=subgraph.num_nodes,
         num_edges=subgraph.num_edges,
         target=target,
+        readout=None if subgraph.readout is None else schema.node_types.index(subgraph.readout),
         padded=None if padded is None else padded.counts(blocks=layout.blocks),
     )
 

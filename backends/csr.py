@@ -66,6 +66,11 @@ class Sampler(Protocol):
         ...
 
     @property
+    def run_seed(self) -> int:
+        """Return the seed that batches are drawn from."""
+        ...
+
+    @property
     def spec(self) -> SamplerSpec:
         """Return how it is sampled."""
         ...

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backends.base import Backend, Topology
-from backends.batch import Batch
+from backends.batch import Batch, PairBatch
 from backends.blocks import RowEncoder, TimeEncoder
 from backends.encoded import EncodedRows
 from backends.families import find_family
@@ -43,44 +43,69 @@ class RelationalModel(nn.Module):
         )
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(spec.channels, num_outputs)
+        self.mark = nn.Embedding(1, spec.channels) if spec.link == "id_aware" else None
         # Views of the parts above, which keep their names: a tuple registers nothing.
         self.layers: tuple[nn.Module, ...] = tuple(
             RelationalLayer(spec, conv, norms, self.dropout) for conv, norms in zip(self.convs, self.norms, strict=True)
         )
 
-    def encode(self, batch: Batch, kept: EncodedRows | None = None) -> list[Tensor]:
+    def encode(self, batch: Batch | PairBatch, kept: EncodedRows | None = None) -> list[Tensor]:
         """Encode every distinct row once and return the nodes [N, C] of each type, in schema order.
 
-        Rows that ``kept`` knows are taken from there.
+        Rows that ``kept`` knows are taken from there. The lists of two towers stand one after the other. Where other
+        nodes than seeds are scored, seeds are marked.
         """
-        return [
+        if isinstance(batch, PairBatch):
+            return [*self.encode(batch.src, kept), *self.encode(batch.dst, kept)]
+        x_NC = [
             time((row(table) if kept is None else kept.rows(index, row, table))[table.row_index], table.time)
             for index, (row, time, table) in enumerate(zip(self.rows, self.times, batch.tables, strict=True))
         ]
+        if batch.readout is not None and self.mark is not None:
+            seeds, others = x_NC[batch.seed_type].tensor_split([batch.num_seeds])
+            x_NC[batch.seed_type] = torch.cat([seeds + self.mark.weight, others])
+        return x_NC
 
-    def convolve(self, batch: Batch, x_NC: list[Tensor]) -> Tensor:
-        """Return the seeds' outputs [B, O] from encoded nodes."""
+    def convolve(self, batch: Batch | PairBatch, x_NC: list[Tensor]) -> Tensor:
+        """Return the seeds' outputs [B, O] from encoded nodes.
+
+        Of a pair: the scores [B, 2] of the destination to be preferred and of the other, inner products of the outputs.
+        With a readout: the outputs [n, O] of all nodes of that type.
+        """
+        if isinstance(batch, PairBatch):
+            num_types = len(batch.src.tables)
+            src_BO, dst_BO = self.convolve(batch.src, x_NC[:num_types]), self.convolve(batch.dst, x_NC[num_types:])
+            return torch.stack([(src_BO * its).sum(dim=1) for its in dst_BO.tensor_split(2)], dim=1)
         for layer, topology in zip(self.layers, batch.layers, strict=True):
             x_NC = layer(topology, x_NC)
+        if batch.readout is not None:
+            return self.read_out(x_NC[batch.readout], len(x_NC[batch.readout]))
         return self.read_out(x_NC[batch.seed_type], batch.num_seeds)
 
-    def read_out(self, x_NC: Tensor, num_seeds: int) -> Tensor:
-        """Return the outputs [B, O] of the seeds, which are the first nodes of their type."""
-        return self.head(x_NC[:num_seeds])
+    def read_out(self, x_NC: Tensor, num: int) -> Tensor:
+        """Return the outputs [num, O] of the first nodes of a type: its seeds, or all that are scored."""
+        return self.head(x_NC[:num])
 
-    def prepare(self, batch: Batch) -> None:
+    def prepare(self, batch: Batch | PairBatch) -> None:
         """Make what the layers derive from a batch's topologies, once a batch, outside of what torch_compile sees."""
+        if isinstance(batch, PairBatch):
+            self.prepare(batch.src)
+            self.prepare(batch.dst)
+            return
         for conv, topology in zip(self.convs, batch.layers, strict=True):
             prepare = getattr(conv, "prepare", None)
             if callable(prepare):
                 prepare(topology)
 
-    def run(self, batch: Batch, kept: EncodedRows | None = None) -> Tensor:
-        """Return the seeds' outputs [B, O] of a prepared batch."""
+    def run(self, batch: Batch | PairBatch, kept: EncodedRows | None = None) -> Tensor:
+        """Return the outputs of a prepared batch."""
         return self.convolve(batch, self.encode(batch, kept))
 
-    def forward(self, batch: Batch, kept: EncodedRows | None = None) -> Tensor:
-        """Return the seeds' outputs [B, O]: logits or values. Rows that ``kept`` knows are not encoded again."""
+    def forward(self, batch: Batch | PairBatch, kept: EncodedRows | None = None) -> Tensor:
+        """Return the seeds' outputs [B, O], logits, values or embeddings; or those that ``convolve`` names.
+
+        Rows that ``kept`` knows are not encoded again.
+        """
         self.prepare(batch)
         if self.autocast is None:
             return self.run(batch, kept)

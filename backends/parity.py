@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from backends.base import Place
-from backends.batch import Batch
+from backends.batch import Batch, PairBatch
 from backends.families import find_family
 from backends.model import RelationalModel
 from backends.spec import BackendSpec, ModelSpec
@@ -71,7 +71,9 @@ class Pass:
     weight_grad: dict[str, Tensor]
 
 
-def run_pass(model: RelationalModel, batch: Batch, places: Mapping[str, tuple[Place, ...]], *, seed: int = 0) -> Pass:
+def run_pass(
+    model: RelationalModel, batch: Batch | PairBatch, places: Mapping[str, tuple[Place, ...]], *, seed: int = 0
+) -> Pass:
     """Run the model forward and backward on a batch, with a fixed random cotangent [B, O] on the output.
 
     Input gradients are those of the encoded nodes: what the convolutions get. Of padding nothing is kept.
@@ -162,7 +164,7 @@ def shared_by(
     return {name: value for name, value in reference.items() if name in other}
 
 
-def seed_outputs(model: RelationalModel, batch: Batch, *, autocast: torch.dtype | None = None) -> Tensor:
+def seed_outputs(model: RelationalModel, batch: Batch | PairBatch, *, autocast: torch.dtype | None = None) -> Tensor:
     """Return the seeds' outputs [B, O] of a forward pass, under autocast where a type is given."""
     before, model.autocast = model.autocast, autocast
     try:

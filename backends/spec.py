@@ -23,6 +23,7 @@ INNER: Final = ("sage", "gat")
 STRATEGIES: Final = ("uniform", "last", "full")
 KINDS: Final = ("shared", "native")
 KERNELS: Final = ("numba", "torch")
+LINKS: Final = ("two_tower", "id_aware")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,9 @@ class ModelSpec:
     (one definition over the library's operators) or ``stock`` (the library's layer as it is, where that is another
     function). ``norm`` is a layer norm for each node type, after or before the convolution; ``residual`` adds a layer's
     input to its output. ``aggregation``, ``heads``, ``bases`` (rgcn; null: a full matrix a relation) and ``inner``
-    (homogeneous: the layer on the folded graph) are read by the families that say so.
+    (homogeneous: the layer on the folded graph) are read by the families that say so. ``link`` is read by
+    recommendation: ``two_tower`` embeds sources and destinations apart and ranks by inner product; ``id_aware`` scores
+    the destinations inside the marked source's own neighbourhood.
     """
 
     family: str = "sage"
@@ -120,6 +123,7 @@ class ModelSpec:
     encoder_layers: int = 2
     dropout: float = 0.0
     conv: str = "native"
+    link: str = "two_tower"
 
     def __post_init__(self) -> None:
         family = find_family(self.family)
@@ -128,6 +132,7 @@ class ModelSpec:
             ("inner", self.inner, INNER),
             ("norm", self.norm, NORMS),
             ("conv", self.conv, CONVS),
+            ("link", self.link, LINKS),
         ):
             _one_of(f"model.{place}", value, allowed)
         for place, count in (("channels", self.channels), ("layers", self.layers), ("heads", self.heads)):

@@ -40,13 +40,15 @@ class EdgeSet:
 class Subgraph:
     """B seeds of type ``seed_type`` at ``seed_time`` i64[B], with every node type and every relation of the graph.
 
-    Seed b is node b of its type. Types and relations that nothing was drawn from are present and empty.
+    Seed b is node b of its type. Types and relations that nothing was drawn from are present and empty. A ``readout``
+    names the type whose nodes a model is to score, instead of its seeds.
     """
 
     seed_type: str
     seed_time: Int64Array
     nodes: dict[str, NodeSet]
     edges: dict[RelationKey, EdgeSet]
+    readout: str | None = None
 
     @property
     def num_seeds(self) -> int:
@@ -62,6 +64,14 @@ class Subgraph:
     def num_edges(self) -> int:
         """Count the edges of all relations."""
         return sum(len(edge_set.src) for edge_set in self.edges.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairSubgraph:
+    """What two towers see: B sources, and 2 B destinations, one to be preferred and one not, each in that order."""
+
+    src: Subgraph
+    dst: Subgraph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,16 +16,17 @@ import torch
 from torch import Tensor
 
 from backends.base import Backend, Place, load_backend
-from backends.batch import Batch, build_batch
+from backends.batch import Batch, PairBatch, build_any_batch
 from backends.model import RelationalModel
 from backends.parity import Pass, break_ties, max_rel_diff, run_pass, seed_outputs, takes_maxima
 from backends.spec import BackendSpec, Layout, ModelSpec, Padding
-from backends.subgraph import Subgraph
+from backends.subgraph import PairSubgraph, Subgraph
 from backends.tensors import to_array
 from backends.weights import build_model, native_places, read_canonical
 from harness.config import TrainConfig
-from harness.gate_batches import HeldOut, permute_edges
-from harness.train import Objective, make_optimizer, objective_of, train_step
+from harness.gate_batches import HeldOut, permute_edges, permute_pair
+from harness.objective import Objective, head_width, objective_of
+from harness.train import make_optimizer, train_step
 from tasks.metrics import evaluate
 from tasks.task import TaskSpec
 
@@ -74,7 +75,7 @@ class Arena:
     model: ModelSpec
     train: TrainConfig
     blocks: bool
-    subgraphs: list[tuple[Subgraph, Tensor]]
+    subgraphs: list[tuple[Subgraph | PairSubgraph, Tensor]]
     seed: int
     device: torch.device
     dtype: torch.dtype
@@ -82,7 +83,7 @@ class Arena:
     nudge: int | None = None
     padding: Padding | None = None
     arms: dict[Any, Arm] = field(default_factory=dict)
-    batches: dict[Any, Batch] = field(init=False, default_factory=dict)
+    batches: dict[Any, Batch | PairBatch] = field(init=False, default_factory=dict)
     traces: dict[BackendSpec, Trace] = field(init=False, default_factory=dict)
     copies: dict[int, Arena] = field(init=False, default_factory=dict)
 
@@ -95,7 +96,7 @@ class Arena:
             generator, held = np.random.Generator(np.random.PCG64([self.seed, draw])), self.held_out
             self.copies[draw] = dataclasses.replace(
                 self,
-                subgraphs=[(permute_edges(subgraph, generator), target) for subgraph, target in self.subgraphs],
+                subgraphs=[(permute_pair(subgraph, generator), target) for subgraph, target in self.subgraphs],
                 held_out=held and dataclasses.replace(held, subgraph=permute_edges(held.subgraph, generator)),
                 nudge=draw if takes_maxima(self.model) else None,
             )
@@ -106,7 +107,15 @@ class Arena:
         key = (spec.name, self.model, self.dtype, self.seed)
         if key not in self.arms:
             backend, schema = load_backend(spec.name), self.task.graph.schema
-            model = build_model(backend, self.model, schema, seed=self.seed, device=self.device, dtype=self.dtype)
+            model = build_model(
+                backend,
+                self.model,
+                schema,
+                seed=self.seed,
+                device=self.device,
+                dtype=self.dtype,
+                num_outputs=head_width(self.task, self.model),
+            )
             model.eval()  # dropout draws differ with the order of relations; the gate is about the function
             break_ties(model, self.model)
             self.arms[key] = Arm(
@@ -146,7 +155,7 @@ class Arena:
             return Layout.of(spec)
         return Layout.of(spec, blocks=self.blocks, padding=self.padding)
 
-    def batch(self, spec: BackendSpec, index: int) -> Batch:
+    def batch(self, spec: BackendSpec, index: int) -> Batch | PairBatch:
         """Return a batch in the backend's own form."""
         return self._build(spec, index, *self.subgraphs[index])
 
@@ -168,7 +177,7 @@ class Arena:
         return self.traces[spec]
 
     def _train(self, spec: BackendSpec) -> Trace:
-        model, objective = self.fresh(spec), objective_of(self.task)
+        model, objective = self.fresh(spec), objective_of(self.task, self.model.link)
         optimizer = make_optimizer(model, self.train)
         batches = [self.batch(spec, index) for index in range(len(self.subgraphs))]
         losses = [train_step(model, optimizer, objective, batch) for batch in batches]
@@ -181,10 +190,12 @@ class Arena:
             metric=self._score(spec, model, objective),
         )
 
-    def _build(self, spec: BackendSpec, key: object, subgraph: Subgraph, target: Tensor) -> Batch:
+    def _build(
+        self, spec: BackendSpec, key: object, subgraph: Subgraph | PairSubgraph, target: Tensor
+    ) -> Batch | PairBatch:
         if (spec, key) not in self.batches:
             arm = self.arm(spec)
-            self.batches[spec, key] = build_batch(
+            self.batches[spec, key] = build_any_batch(
                 arm.backend,
                 arm.graph,
                 self.task.graph.schema,

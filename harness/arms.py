@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from backends.base import load_backend
-from backends.batch import Batch, build_batch
+from backends.batch import Batch, PairBatch, build_any_batch
 from backends.model import RelationalModel
 from backends.pipeline import build_native_batch, make_pipeline
 from backends.samplers import make_sampler
@@ -38,12 +38,14 @@ from harness.compile_parity import compare, summarise
 from harness.compile_watch import CompileWatch
 from harness.compile_window import CompiledWindow
 from harness.config import TrialConfig
+from harness.draw import draw
 from harness.duel_blocks import Leg, WarmUp
+from harness.objective import head_width, objective_of
 from harness.padding_log import PaddingLog
 from harness.precision import autocast_dtype, set_tf32
 from harness.seeding import seed_torch, shuffled_rows
 from harness.torch_compile import torch_compile
-from harness.train import make_optimizer, objective_of, train_step
+from harness.train import make_optimizer, train_step
 from tasks.load import load_task
 
 #: Batches that a duel replays; drawn from the train split, the same for both arms.
@@ -144,18 +146,21 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     seed_torch(config.seed)
     backend, task = (
         load_backend(config.backend.name),
-        load_task(folder, config.task, self_depth=config.dataset.self_depth),
+        load_task(folder, config.task, **config.dataset.build_options()),
     )
     graph, schema = backend.compile_graph(task.graph, device), task.graph.schema
     sampler, seeds = make_sampler(task.graph, config.sampler, config.seed, device), task.split.train
     order = np.resize(shuffled_rows(len(seeds), seed=config.seed, epoch=0), NUM_BATCHES * config.train.batch_size)
     parts = np.split(order, NUM_BATCHES)
-    drawn = [(sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows])) for rows in parts]
+    drawn = [draw(task, sampler, rows, split="train", epoch=0, link=config.model.link) for rows in parts]
 
-    def build(index: int, dtype: torch.dtype = dtype) -> Batch:
+    def build(index: int, dtype: torch.dtype = dtype) -> Batch | PairBatch:
         subgraph, target = drawn[index % NUM_BATCHES]
-        return build_batch(backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype)
+        return build_any_batch(
+            backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype
+        )
 
+    batches: list[Batch | PairBatch]
     if config.sampler.kind == "native":
         pipeline = make_pipeline(
             config.backend.name,
@@ -183,13 +188,19 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
 
     def new_model(dtype: torch.dtype) -> RelationalModel:
         return build_model(
-            backend, config.model, schema, seed=config.seed, device=device, dtype=dtype, num_outputs=task.num_outputs
+            backend,
+            config.model,
+            schema,
+            seed=config.seed,
+            device=device,
+            dtype=dtype,
+            num_outputs=head_width(task, config.model),
         )
 
     model = new_model(dtype)
     model.autocast = autocast_dtype(config.measure)
 
-    def eager_twin(dtype: torch.dtype) -> tuple[RelationalModel, Batch]:
+    def eager_twin(dtype: torch.dtype) -> tuple[RelationalModel, Batch | PairBatch]:
         twin = new_model(dtype)
         twin.load_state_dict(model.state_dict())
         return twin.train(model.training), build(0, dtype)
@@ -199,7 +210,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
 
     watch = CompileWatch.start(config.compile)
     torch_compile(model, config.compile)
-    objective, optimizer, turn = objective_of(task), make_optimizer(model, config.train), _Turn()
+    objective, optimizer, turn = objective_of(task, config.model.link), make_optimizer(model, config.train), _Turn()
     losses: list[Tensor] = []
 
     def step() -> None:

@@ -37,7 +37,15 @@ def boosted_baselines(trial: PlannedTrial, log: Path, stop: threading.Event | No
     reason = lightgbm_unavailable(trial.task_type)
     if reason is not None:
         return {name: {"skipped": reason} for name in BOOSTED}
-    identity = json.dumps([trial.data_fingerprint, trial.config.task, code_version(), lightgbm_version()])
+    identity = json.dumps(
+        [
+            trial.data_fingerprint,
+            trial.config.task,
+            trial.config.dataset.build_options(),
+            code_version(),
+            lightgbm_version(),
+        ]
+    )
     path = user_cache() / "lightgbm" / f"{hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()}.json"
     with _alone(path.with_suffix(".lock"), stop):
         if not path.is_file():

@@ -57,7 +57,7 @@ def _check(folder: Path, dataset: DatasetConfig, task: str, samplers: Sequence[S
     from tasks.load import load_task
     from tasks.manifest import read_dataset_manifest, unit_notes
 
-    loaded = load_task(folder, task, self_depth=dataset.self_depth)
+    loaded = load_task(folder, task, **dataset.build_options())
     for sampler in samplers:
         drawing = TemporalSampler(loaded.graph, sampler, 0)
         for split in SPLITS:
@@ -68,7 +68,7 @@ def _check(folder: Path, dataset: DatasetConfig, task: str, samplers: Sequence[S
 
 def _path(dataset: DatasetConfig, task: str, sampler: SamplerSpec, fingerprint: str) -> Path:
     identity = [
-        *(fingerprint, task, dataset.self_depth, dataclasses.asdict(sampler), code_version()),
+        *(fingerprint, task, dataset.build_options(), dataclasses.asdict(sampler), code_version()),
         *((name, version(name)) for name in _READERS),
     ]
     name = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()

@@ -18,21 +18,22 @@ import torch
 from torch import Tensor
 
 from backends.base import load_backend
-from backends.batch import Batch, build_batch
+from backends.batch import Batch, PairBatch, build_any_batch
 from backends.model import RelationalModel
 from backends.parity import TOLERANCE, max_rel_diff
 from backends.sampler import TemporalSampler
 from backends.spec import SamplerSpec
-from backends.tensors import to_tensor
 from backends.weights import build_model
 from harness.config import TrialConfig
+from harness.draw import draw
+from harness.objective import head_width
 from harness.parity import FLOOR_FACTOR, SINGLE_CEILING
 from harness.seeding import shuffled_rows
 from harness.torch_compile import torch_compile
 from tasks.load import load_task
 
 #: Makes a model, compiled or not, and the batch that it is asked about, in a dtype.
-Make = Callable[[torch.dtype], tuple[RelationalModel, Batch]]
+Make = Callable[[torch.dtype], tuple[RelationalModel, Batch | PairBatch]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +56,29 @@ def parity_of(config: TrialConfig, folder: Path) -> dict[str, Any]:
     device = torch.device(config.measure.device)
     backend, task = (
         load_backend(config.backend.name),
-        load_task(folder, config.task, self_depth=config.dataset.self_depth),
+        load_task(folder, config.task, **config.dataset.build_options()),
     )
     graph, schema, seeds = backend.compile_graph(task.graph, device), task.graph.schema, task.split.train
     sampler = TemporalSampler(task.graph, SamplerSpec(**_shared(config)), config.seed)
     rows = shuffled_rows(len(seeds), seed=config.seed, epoch=0)[: config.train.batch_size]
-    subgraph, target = sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows])
+    subgraph, target = draw(task, sampler, rows, split="train", epoch=0, link=config.model.link)
 
-    def make(dtype: torch.dtype) -> tuple[RelationalModel, Batch]:
+    def make(dtype: torch.dtype) -> tuple[RelationalModel, Batch | PairBatch]:
         model = build_model(
-            backend, config.model, schema, seed=config.seed, device=device, dtype=dtype, num_outputs=task.num_outputs
+            backend,
+            config.model,
+            schema,
+            seed=config.seed,
+            device=device,
+            dtype=dtype,
+            num_outputs=head_width(task, config.model),
         )
-        batch = build_batch(backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype)
+        batch = build_any_batch(
+            backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype
+        )
         return model, batch
 
-    def make_compiled(dtype: torch.dtype) -> tuple[RelationalModel, Batch]:
+    def make_compiled(dtype: torch.dtype) -> tuple[RelationalModel, Batch | PairBatch]:
         model, batch = make(dtype)
         torch_compile(model, config.compile)
         return model, batch
@@ -103,7 +112,7 @@ def compare(make: Make, make_compiled: Make, dtype: torch.dtype) -> list[dict[st
     ]
 
 
-def answer(model: RelationalModel, batch: Batch) -> Answer:
+def answer(model: RelationalModel, batch: Batch | PairBatch) -> Answer:
     """Run a model forward and backward on a batch, with a fixed random cotangent [B, O] on the output.
 
     Where it has dropout it runs in evaluation mode: random draws are no part of the function.

@@ -39,7 +39,8 @@ _ENVIRONMENT: Final = (
 class DatasetConfig:
     """A data set by name; ``path`` is a RelBench v3 folder, null means the Hub (or, for ``shop``, generated).
 
-    ``seed`` and ``scale`` are the shop's; ``self_depth`` bounds the hops over which a self reference expands.
+    ``seed`` and ``scale`` are the shop's; ``self_depth`` bounds the hops over which a self reference expands; with
+    ``label_table`` past labels are a table of the graph, each from the end of its window on.
     """
 
     name: str
@@ -47,12 +48,17 @@ class DatasetConfig:
     seed: int = 0
     scale: float = 1.0
     self_depth: int = 2
+    label_table: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 1000:
             raise ValueError(f"dataset.scale={self.scale!r}: allowed is 0 < scale <= 1000")
         if self.self_depth < 0:
             raise ValueError(f"dataset.self_depth={self.self_depth!r}: allowed is 0 or more")
+
+    def build_options(self) -> dict[str, Any]:
+        """Return what changes the graph that is built of the files: the keywords of ``tasks.load.load_task``."""
+        return {"self_depth": self.self_depth, "label_table": self.label_table}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +160,11 @@ class TrialConfig:
         check_ops(self.backend, self.model)
         if (self.backend.storage, self.model.aggregation, self.measure.device) == ("csr", "max", "cuda"):
             raise ValueError("backend.storage='csr': PyG's product with CSR knows no maximum on cuda; allowed is coo")
+        if self.model.link == "id_aware" and self.sampler.blocks:
+            raise ValueError(
+                "sampler.blocks=True with model.link='id_aware', which reads nodes that blocks leave out: allowed is "
+                "false"
+            )
         if self.sampler.kind == "native":
             check_native(self.backend.name, self.backend.pipeline, self.sampler, self.dataset.self_depth)
             if self.train.prefetch:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from backends.sampler import TemporalSampler
 from backends.spec import SamplerSpec
-from backends.subgraph import EdgeSet, Subgraph
+from backends.subgraph import EdgeSet, PairSubgraph, Subgraph
 from backends.tensors import to_tensor
+from harness.draw import draw
 from harness.seeding import shuffled_rows
 from tasks.graph import Int64Array, RelationKey
 from tasks.metrics import evaluate
@@ -39,24 +41,26 @@ class HeldOut:
     unscorable: str | None
 
 
-def sample_batches(task: TaskSpec, spec: SamplerSpec, seed: int) -> list[tuple[Subgraph, Tensor]]:
+def sample_batches(
+    task: TaskSpec, spec: SamplerSpec, seed: int, *, link: str = "two_tower"
+) -> list[tuple[Subgraph | PairSubgraph, Tensor]]:
     """Draw the gate's batches from the train split: the same for every backend."""
     sampler = TemporalSampler(task.graph, spec, seed)
-    seeds = task.split.train
-    order = np.resize(shuffled_rows(len(seeds), seed=seed, epoch=0), NUM_STEPS * BATCH_SIZE)
-    return [
-        (sampler.sample(seeds, rows, split="train", epoch=0), to_tensor(seeds.target[rows]))
-        for rows in np.split(order, NUM_STEPS)
-    ]
+    order = np.resize(shuffled_rows(len(task.split.train), seed=seed, epoch=0), NUM_STEPS * BATCH_SIZE)
+    return [draw(task, sampler, rows, split="train", epoch=0, link=link) for rows in np.split(order, NUM_STEPS)]
 
 
 def sample_held_out(task: TaskSpec, spec: SamplerSpec, seed: int) -> HeldOut:
     """Draw the validation rows that the metric is taken over, each class among them where the split has it."""
     seeds = task.split.val
-    rows = _held_out_rows(seeds, seed, classes=task.task_type.endswith("classification"))
+    rows = _held_out_rows(seeds, seed, classes=task.task_type in ("binary_classification", "multiclass_classification"))
     target = seeds.target[rows]
+    if task.destination is not None:
+        unscorable: str | None = f"{task.metric} ranks all rows of {task.destination!r}: the gate looks at batches"
+        subgraph = TemporalSampler(task.graph, spec, seed).sample(seeds, rows, split="val", epoch=0)
+        return HeldOut(subgraph=subgraph, target=to_tensor(target), unscorable=unscorable)
     try:  # a perfect prediction can be scored, or nothing can
-        evaluate(task.task_type, target, target, train_std=task.train_std)
+        evaluate(task.task_type, target, perfect_prediction(task, target), train_std=task.train_std)
         unscorable = None
     except ValueError as error:
         unscorable = f"{len(rows)} validation rows: {error}"
@@ -65,6 +69,13 @@ def sample_held_out(task: TaskSpec, spec: SamplerSpec, seed: int) -> HeldOut:
         target=to_tensor(target),
         unscorable=unscorable,
     )
+
+
+def permute_pair(subgraph: Subgraph | PairSubgraph, generator: np.random.Generator) -> Subgraph | PairSubgraph:
+    """Return what ``permute_edges`` gives, of both towers of a pair."""
+    if isinstance(subgraph, Subgraph):
+        return permute_edges(subgraph, generator)
+    return PairSubgraph(src=permute_edges(subgraph.src, generator), dst=permute_edges(subgraph.dst, generator))
 
 
 def permute_edges(subgraph: Subgraph, generator: np.random.Generator) -> Subgraph:
@@ -80,6 +91,13 @@ def permute_edges(subgraph: Subgraph, generator: np.random.Generator) -> Subgrap
         )
         edges[key] = dataclasses.replace(edge_set, src=edge_set.src[order], dst=edge_set.dst[order])
     return dataclasses.replace(subgraph, edges=edges)
+
+
+def perfect_prediction(task: TaskSpec, target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the predictions that make no mistake, in the form of the task type."""
+    if task.task_type == "multiclass_classification":
+        return np.eye(task.num_outputs)[target.astype(np.int64)]
+    return target
 
 
 def _held_out_rows(seeds: SeedTable, seed: int, *, classes: bool) -> Int64Array:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.batch import Batch
+from backends.batch import Batch, PairBatch
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,16 +21,16 @@ class PaddingLog:
     shapes: set[tuple[int, ...]] = field(default_factory=set)
 
     @staticmethod
-    def of(batches: Iterable[Batch]) -> PaddingLog:
+    def of(batches: Iterable[Batch | PairBatch]) -> PaddingLog:
         """Return the log of some batches."""
         log = PaddingLog()
         for batch in batches:
             log.add(batch)
         return log
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: Batch | PairBatch) -> None:
         """Count a batch."""
-        if batch.padded is None:
+        if isinstance(batch, PairBatch) or batch.padded is None:
             return
         self.nodes.append(batch.num_nodes)
         self.edges.append(batch.num_edges)

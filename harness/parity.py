@@ -85,7 +85,7 @@ def run_gate(
         train=train,
         blocks=sampler.blocks,
         padding=sampler.padding_of(BATCH_SIZE + NUM_ADDED_SEEDS),
-        subgraphs=sample_batches(task, sampler, seed),
+        subgraphs=sample_batches(task, sampler, seed, link=model.link),
         held_out=sample_held_out(task, sampler, seed),
         seed=seed,
         device=device,

@@ -107,6 +107,7 @@ def plan_trials(composed: Sequence[Composed], *, quality_only: bool = False) -> 
     planned: dict[str, PlannedTrial] = {}
     for item in composed:
         found, fingerprint = tasks[item.config.dataset, item.config.task]
+        _check_kind(item.config, found.task_type)
         trial = PlannedTrial(
             config=item.config,
             overrides=item.overrides,
@@ -125,6 +126,25 @@ def plan_trials(composed: Sequence[Composed], *, quality_only: bool = False) -> 
                 "the same trial; allowed is one of them"
             )
     return interleave([*planned.values()])
+
+
+def _check_kind(config: TrialConfig, task_type: str) -> None:
+    """Raise ValueError for settings that a task of this type has no use for, or no way to."""
+    if task_type == "recommendation" and config.sampler.kind == "native":
+        raise ValueError(
+            f"sampler.kind='native' with task {config.task!r}, a recommendation, whose towers the shared sampler "
+            "feeds: allowed is shared"
+        )
+    if task_type == "recommendation" and config.sampler.padding is not None:
+        raise ValueError(
+            f"sampler.padding={config.sampler.padding!r} with task {config.task!r}, a recommendation, whose batches "
+            "are not padded; allowed is null"
+        )
+    if task_type != "recommendation" and config.model.link != "two_tower":
+        raise ValueError(
+            f"model.link={config.model.link!r} with task {config.task!r} of type {task_type}: only recommendation "
+            "reads it; allowed is two_tower"
+        )
 
 
 def _skip(backend: BackendSpec, sampler_kind: str) -> str | None:
@@ -172,7 +192,6 @@ def gate_answer(trial: PlannedTrial, store: Store) -> dict[str, Any] | None:
 def gate_settings(config: TrialConfig) -> list[Any]:
     """Return the settings that a gate's answer depends on, apart from the backend."""
     data = config.to_dict()
-    depth = config.dataset.self_depth
     for name in ("kernel", "threads"):  # they change no batch
         del data["sampler"][name]
     return [
@@ -180,7 +199,7 @@ def gate_settings(config: TrialConfig) -> list[Any]:
         data["model"],
         data["sampler"],
         config.measure.device,
-        depth,
+        config.dataset.build_options(),
         config.train.lr,
         config.train.weight_decay,
     ]

@@ -32,7 +32,7 @@ def check_sampler(config: TrialConfig, folder: Path, on_step: Callable[[int, int
     back on the host.
     """
     device = torch.device(config.measure.device)
-    task = load_task(folder, config.task, self_depth=config.dataset.self_depth)
+    task = load_task(folder, config.task, **config.dataset.build_options())
     seeds = task.split.train
     order = shuffled_rows(len(seeds), seed=config.seed, epoch=0)
     rows: list[dict[str, Any]] = []

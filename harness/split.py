@@ -18,8 +18,10 @@ from backends.model import RelationalModel
 from backends.spans import UNNAMED, SpanLog
 from harness.clock import now_s
 from harness.config import TrainConfig
+from harness.feed import Feed
+from harness.objective import objective_of
 from harness.seeding import shuffled_batches
-from harness.train import Feed, make_optimizer, objective_of, train_step
+from harness.train import make_optimizer, train_step
 from tasks.graph import Int64Array
 
 #: Pairs of steps before the timed ones: the optimiser's state is made in the first.
@@ -38,7 +40,7 @@ def measure_split(
     device = feed.device
     state = {name: value.clone() for name, value in model.state_dict().items()}
     training = model.training
-    objective, optimizer = objective_of(feed.task), make_optimizer(model, config)
+    objective, optimizer = objective_of(feed.task, feed.link), make_optimizer(model, config)
 
     def step(epoch: int, rows: Int64Array) -> None:
         train_step(model, optimizer, objective, feed.batch("train", rows, epoch))

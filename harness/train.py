@@ -1,4 +1,4 @@
-"""The only training loop: the same step, loss, optimiser and evaluation for every backend.
+"""The only training loop: the same step, optimiser and evaluation for every backend (``objective.py``: the losses).
 
 Guarantees: the same weights score the same on every call (evaluation batches are a function of the seed alone); the
 clock runs for sampling, batch building and steps, never for evaluation; no step waits for a value from the device.
@@ -14,97 +14,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from backends.base import Backend
-from backends.batch import Batch, build_batch
-from backends.csr import Sampler
+from backends.batch import Batch, PairBatch
 from backends.encoded import EncodedRows
 from backends.model import RelationalModel
-from backends.pipeline import NativePipeline, build_native_batch
 from backends.spans import span
-from backends.spec import Layout
-from backends.tensors import to_array, to_tensor
+from backends.tensors import to_array
 from harness.clock import now_s
 from harness.config import TrainConfig
+from harness.feed import Feed
+from harness.objective import Objective, objective_of
 from harness.padding_log import PaddingLog
 from harness.phases import PhaseLog
 from harness.prefetch import prefetched
+from harness.ranking import rank_destinations
 from harness.seeding import shuffled_batches
-from tasks.graph import Int64Array
 from tasks.metrics import better, evaluate
-from tasks.task import Split, TaskSpec
+from tasks.task import Split
 
 
 class DivergedError(RuntimeError):
     """The loss or a prediction became NaN or infinite; the message says at which step."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feed:
-    """Everything that turns rows of a split into batches on the device: the shared sampler, or the library's own."""
-
-    backend: Backend
-    graph: Any
-    task: TaskSpec
-    sampler: Sampler
-    layout: Layout
-    device: torch.device
-    dtype: torch.dtype
-    pipeline: NativePipeline | None = None
-
-    def batch(self, split: Split, rows: Int64Array, epoch: int = 0) -> Batch:
-        """Sample and build the batch of some rows of a split."""
-        seeds, schema = self.task.split[split], self.task.graph.schema
-        target = to_tensor(seeds.target[rows])
-        if self.pipeline is not None:
-            with span("sample"):
-                sample = self.pipeline.sample(seeds, rows, split=split, epoch=epoch)
-            with span("build"):
-                return build_native_batch(
-                    self.backend, self.graph, schema, sample, target, device=self.device, dtype=self.dtype
-                )
-        with span("sample"):
-            subgraph = self.sampler.sample(seeds, rows, split=split, epoch=epoch)
-        with span("build"):
-            return build_batch(
-                self.backend,
-                self.graph,
-                schema,
-                subgraph,
-                target,
-                layout=self.layout,
-                device=self.device,
-                dtype=self.dtype,
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """The loss of a task type, and how outputs [B, 1] become predictions [B].
-
-    Binary classification: cross-entropy on logits, probabilities out. Regression: L1 on targets standardised by the
-    train split; predictions are scaled back and clamped to its 2nd and 98th percentile, as RelBench does.
-    """
-
-    task_type: str
-    shift: float
-    scale: float
-    low: float
-    high: float
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss of a batch, a scalar."""
-        if self.task_type == "binary_classification":
-            return F.binary_cross_entropy_with_logits(output.squeeze(1), target)
-        return F.l1_loss(output.squeeze(1), (target - self.shift) / self.scale)
-
-    def predict(self, output: Tensor) -> Tensor:
-        """Return probabilities or values [B]."""
-        if self.task_type == "binary_classification":
-            return torch.sigmoid(output.squeeze(1))
-        return (output.squeeze(1) * self.scale + self.shift).clamp(self.low, self.high)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,7 +43,7 @@ class History:
     """What a training run measured: seconds and edges per step, and the points of the curve.
 
     ``sample_s`` are the seconds until a step had its batch: sampling and building it, or with ``train.prefetch``
-    waiting for it.
+    waiting for it. ``predictions`` are those of the test split, in the form that ``tasks.metrics.evaluate`` takes.
     """
 
     step_s: list[float] = field(default_factory=list)
@@ -131,25 +62,14 @@ class History:
         return math.fsum(self.step_s) + math.fsum(self.sample_s)
 
 
-def objective_of(task: TaskSpec) -> Objective:
-    """Fit the objective of a task on its train targets."""
-    target = task.split.train.target
-    low, high = np.percentile(target, [2, 98])
-    return Objective(
-        task_type=task.task_type,
-        shift=float(np.mean(target)),
-        scale=task.train_std or 1.0,
-        low=float(low),
-        high=float(high),
-    )
-
-
 def make_optimizer(model: RelationalModel, config: TrainConfig) -> torch.optim.Optimizer:
     """Return Adam over all weights."""
     return torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
 
-def train_step(model: RelationalModel, optimizer: torch.optim.Optimizer, objective: Objective, batch: Batch) -> Tensor:
+def train_step(
+    model: RelationalModel, optimizer: torch.optim.Optimizer, objective: Objective, batch: Batch | PairBatch
+) -> Tensor:
     """Take one optimiser step and return the loss before it, a detached scalar on the device."""
     with span("optimiser"):
         optimizer.zero_grad(set_to_none=True)
@@ -191,12 +111,12 @@ def _train(
     model: RelationalModel,
     feed: Feed,
     config: TrainConfig,
-    batches: Iterator[Batch],
+    batches: Iterator[Batch | PairBatch],
     phases: PhaseLog,
     on_step: Callable[[int, int], None],
 ) -> History:
     task, device = feed.task, feed.device
-    objective, optimizer, history = objective_of(task), make_optimizer(model, config), History()
+    objective, optimizer, history = objective_of(task, feed.link), make_optimizer(model, config), History()
     per_epoch = math.ceil(len(task.split.train) / config.batch_size)
     every = config.eval_every or per_epoch
     total, step, best, best_state = config.epochs * per_epoch, 0, math.nan, {}
@@ -246,26 +166,30 @@ def _train(
 def score(
     model: RelationalModel, feed: Feed, objective: Objective, split: Split, batch_size: int
 ) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
-    """Score a whole split: (metrics, predictions f64[S]). The same weights give the same scores on every call.
+    """Score a whole split: (metrics, predictions f64[S] or f64[S, O], or rows f64[S, k] of a ranking).
 
-    Each row of a table is encoded once, however many batches show it; not so in a compiled model or padded batches.
+    The same weights give the same scores on every call. Each row of a table is encoded once, however many batches show
+    it; not so in a ranking, a compiled model or padded batches.
     """
     training = model.training
     model.eval()
-    parts, kept = [], EncodedRows([table.num_rows for table in feed.task.graph.tables])
     with torch.no_grad():
-        for batch in _in_order(feed, split, batch_size):
-            output = model(batch, kept if batch.padded is None and not model.compiled else None)
-            parts.append(objective.predict(batch.of_seeds(output)))
+        if feed.task.destination is not None:
+            predictions = rank_destinations(model, feed, split, batch_size)
+        else:
+            parts, kept = [], EncodedRows([table.num_rows for table in feed.task.graph.tables])
+            for batch in _in_order(feed, split, batch_size):
+                output = model(batch, kept if batch.padded is None and not model.compiled else None)
+                parts.append(objective.predict(batch.of_seeds(output)))
+            predictions = to_array(torch.cat(parts).double())
     model.train(training)
-    predictions = to_array(torch.cat(parts).double())
     if not np.isfinite(predictions).all():
         raise DivergedError(f"{int((~np.isfinite(predictions)).sum())} predictions on split {split!r} are not finite")
     target = feed.task.split[split].target
     return evaluate(feed.task.task_type, target, predictions, train_std=feed.task.train_std), predictions
 
 
-def _in_order(feed: Feed, split: Split, batch_size: int) -> Iterator[Batch]:
+def _in_order(feed: Feed, split: Split, batch_size: int) -> Iterator[Batch | PairBatch]:
     rows = np.arange(len(feed.task.split[split]), dtype=np.int64)
     for part in np.split(rows, range(batch_size, len(rows), batch_size)):
         yield feed.batch(split, part)

@@ -20,12 +20,14 @@ from backends.weights import build_model
 from harness.compile_watch import CompileWatch
 from harness.config import TrialConfig
 from harness.energy import begin_energy, end_energy, energy_fields, idle_power_w
+from harness.feed import Feed
+from harness.objective import head_width
 from harness.phases import PhaseLog
 from harness.precision import autocast_dtype, precision_fields, set_tf32
 from harness.seeding import seed_torch
 from harness.split import measure_split
 from harness.torch_compile import assert_compiled, one_graph_or_unavailable, torch_compile
-from harness.train import Feed, train
+from harness.train import train
 from results.predictions import predictions_hash
 from tasks.baselines import baseline_scores
 from tasks.load import fit_task, read_task
@@ -51,7 +53,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     phases.enter("load")
     files = read_task(folder, config.task)
     phases.enter("fit")
-    task = fit_task(files, self_depth=config.dataset.self_depth)
+    task = fit_task(files, **config.dataset.build_options())
     sampler = make_sampler(task.graph, config.sampler, config.seed, device)
     for split in SPLITS:
         check_split_sees_neighbours(sampler, task.split[split], split)
@@ -78,7 +80,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         seed=config.seed,
         device=device,
         dtype=dtype,
-        num_outputs=task.num_outputs,
+        num_outputs=head_width(task, config.model),
     )
     model.autocast = autocast_dtype(config.measure)
     torch_compile(model, config.compile)
@@ -91,6 +93,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         device=device,
         dtype=dtype,
         pipeline=pipeline,
+        link=config.model.link,
     )
     phases.close()
     idle = idle_power_w(device)

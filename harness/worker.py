@@ -82,7 +82,7 @@ def _run_gate(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[
     from tasks.load import load_task
 
     config = TrialConfig.from_dict(job["config"])
-    task = load_task(Path(job["folder"]), config.task, self_depth=config.dataset.self_depth)
+    task = load_task(Path(job["folder"]), config.task, **config.dataset.build_options())
     rows = run_gate(
         task,
         config.model,
@@ -114,7 +114,8 @@ def _run_boost(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict
     from tasks.boosting import boost
     from tasks.load import load_task
 
-    task = load_task(Path(job["folder"]), TrialConfig.from_dict(job["config"]).task)
+    config = TrialConfig.from_dict(job["config"])
+    task = load_task(Path(job["folder"]), config.task, **config.dataset.build_options())
     return {"status": "ok", "boosted": {name: dataclasses.asdict(its) for name, its in boost(task).items()}}
 
 

@@ -17,7 +17,13 @@ from typing import Final
 #: Printed where a value is missing; the reason stands beside it.
 MISSING: Final = "—"
 
-_HIGHER_IS_BETTER: Final = frozenset({"roc_auc", "average_precision", "accuracy", "f1", "r2", "mrr", "ndcg", "map"})
+_HIGHER_IS_BETTER: Final = frozenset(
+    {
+        *("roc_auc", "average_precision", "accuracy", "f1", "macro_f1", "micro_f1", "r2", "mrr", "ndcg", "map"),
+        *("precision", "recall"),
+        *(f"multilabel_{name}_{mean}" for name in ("auprc", "auroc", "f1") for mean in ("macro", "micro")),
+    }
+)
 _LOWER_IS_BETTER: Final = frozenset({"mae", "nmae", "rmse", "mse", "log_loss"})
 
 _BACKEND_NAMES: Final = {"pyg": "PyG", "dgl": "DGL"}

@@ -37,13 +37,13 @@ def build_graph(
     for name, table in database.tables.items():
         junction = _is_junction(table)
         for column, (target, rows) in table.keys.items():
-            relations += _pair(name, column, target, rows, junction=junction, self_depth=self_depth)
+            relations += relation_pair(name, column, target, rows, junction=junction, self_depth=self_depth)
     spec = GraphSpec(tables=tables, relations=tuple(relations), counts=dict(database.counts))
     spec.validate()
     return spec
 
 
-def _pair(
+def relation_pair(
     child: str, column: str, parent: str, rows: Int64Array, *, junction: bool, self_depth: int
 ) -> tuple[Relation, Relation]:
     """Return the forward relation (child to parent) of one key and its reverse."""

@@ -97,7 +97,7 @@ def regenerate_labels(
     seen = tables if split == "test" else cut
     known = [seconds(seen[name][manifest.tables[name].time_col]) for name in times]
     seeds = _seed_times(manifest, task, split, np.concatenate([*known, np.empty(0, np.int64)]), place)
-    labels = run_query(str(task.sql), seen, seeds, _timedelta(task, place), place)
+    labels = run_query(str(task.sql), seen, seeds, label_window(task, place), place)
     check_label_columns(labels.schema, task, place)
     key = manifest.tables[str(task.entity_table)].pkey
     (before, _), (after, _) = (
@@ -105,7 +105,8 @@ def regenerate_labels(
     )
     entities, null = integers(labels[task.entity_col], f"{place}, entity column {task.entity_col!r}")
     dangling = ~null & np.isin(entities, np.setdiff1d(before, after))
-    order = [(column, "ascending") for column in (task.time_col, task.entity_col, task.target_col)]
+    sortable = [task.target_col] if not is_list(labels.schema.field(task.target_col).type) else []
+    order = [(column, "ascending") for column in (task.time_col, task.entity_col, *sortable)]
     return labels.filter(pa.array(~dangling)).sort_by(order)
 
 
@@ -153,8 +154,9 @@ def run_query(
 
 
 def check_label_columns(schema: pa.Schema, task: TaskManifest, place: str) -> None:
-    """Check that a label table has the columns a task declares, once each, as keys, times and numbers."""
-    for role, column in (("entity", task.entity_col), ("time", task.time_col), ("target", task.target_col)):
+    """Check that a label table has the columns a task declares, once each, as keys, times and targets of its type."""
+    target = _TARGET_ROLE.get(task.task_type, "target")
+    for role, column in (("entity", task.entity_col), ("time", task.time_col), (target, task.target_col)):
         if column not in schema.names:
             raise ValueError(f"{place}: the labels have no column {column!r}; {did_you_mean(column, schema.names)}")
         if schema.names.count(column) > 1:
@@ -164,7 +166,13 @@ def check_label_columns(schema: pa.Schema, task: TaskManifest, place: str) -> No
         kind = schema.field(column).type
         allowed, fits = _ROLES[role]
         if not fits(kind):
-            raise ValueError(f"{place}: {role} column {column!r} is {one_line(kind)}; allowed is {allowed}")
+            name = role if role in ("entity", "time") else "target"
+            raise ValueError(f"{place}: {name} column {column!r} is {one_line(kind)}; allowed is {allowed}")
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type holds lists."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -176,14 +184,34 @@ def _is_key(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
+def _is_class(kind: pa.DataType) -> bool:
+    return bool(_is_number(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_label_list(kind: pa.DataType) -> bool:
+    return is_list(kind) and _is_number(kind.value_type)
+
+
+def _is_key_list(kind: pa.DataType) -> bool:
+    return is_list(kind) and _is_key(kind.value_type)
+
+
 _ROLES: Final[dict[str, tuple[str, Any]]] = {
     "entity": ("an integer column", _is_key),
     "time": ("a timestamp or a date", is_time),
     "target": ("a column of numbers", _is_number),
+    "class": ("a column of numbers or text", _is_class),
+    "labels": ("a column of lists of numbers", _is_label_list),
+    "links": ("a column of lists of integers", _is_key_list),
+}
+_TARGET_ROLE: Final = {
+    "multiclass_classification": "class",
+    "multilabel_classification": "labels",
+    "recommendation": "links",
 }
 
 
-def _timedelta(task: TaskManifest, place: str) -> pd.Timedelta:
+def label_window(task: TaskManifest, place: str) -> pd.Timedelta:
     """Return the length of the label window: whole seconds, one or more."""
     try:
         window = pd.Timedelta(task.timedelta) if isinstance(task.timedelta, str) else pd.NaT
@@ -211,7 +239,7 @@ def _seed_times(
     first, last = int(known.min()), int(known.max())
     val = timestamp_seconds(manifest.val_timestamp, "val_timestamp")
     test = timestamp_seconds(manifest.test_timestamp, "test_timestamp")
-    window = int(_timedelta(task, place).total_seconds())
+    window = int(label_window(task, place).total_seconds())
     num = task.num_eval_timestamps
     if not isinstance(num, int) or isinstance(num, bool) or num < 1:
         raise ValueError(f"{place}: num_eval_timestamps is {shown(num)}; allowed is a whole number, 1 or more")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from relbench.manifest import DatasetManifest, TaskManifest
 
@@ -19,8 +19,11 @@ from tasks.build import SELF_REFERENCE_DEPTH, build_graph
 from tasks.columns import integers, rows_of_keys, seconds
 from tasks.database import NO_ROW, Database, read_database
 from tasks.graph import NULL_TIME, Int64Array, read_only
-from tasks.labels import read_labels
+from tasks.label_table import add_label_table
+from tasks.labels import label_window, read_labels
+from tasks.links import read_links, settle_links
 from tasks.manifest import read_dataset_manifest, read_task_manifest, timestamp_seconds
+from tasks.targets import read_classes, read_targets
 from tasks.task import METRIC_OF, SPLITS, SeedTable, Split, TaskSpec, TemporalSplit
 
 
@@ -33,12 +36,14 @@ class TaskFiles:
     labels: dict[Split, pa.Table]
 
 
-def load_task(folder: Path, name: str, *, self_depth: int = SELF_REFERENCE_DEPTH) -> TaskSpec:
-    """Read, check, cut, fit and build one task of a RelBench v3 folder.
+def load_task(
+    folder: Path, name: str, *, self_depth: int = SELF_REFERENCE_DEPTH, label_table: bool = False
+) -> TaskSpec:
+    """Read, check, cut, fit and build one task of a RelBench v3 folder; see ``fit_task``.
 
     Raises ValueError naming the place, the value and what is allowed for every fault of the files.
     """
-    return fit_task(read_task(folder, name), self_depth=self_depth)
+    return fit_task(read_task(folder, name), self_depth=self_depth, label_table=label_table)
 
 
 def read_task(folder: Path, name: str) -> TaskFiles:
@@ -49,9 +54,10 @@ def read_task(folder: Path, name: str) -> TaskFiles:
     return TaskFiles(manifest=task, database=database, labels=read_labels(folder, manifest, task))
 
 
-def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH) -> TaskSpec:
+def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH, label_table: bool = False) -> TaskSpec:
     """Fit the features on rows up to the validation time, build the graph, and turn labels into seeds.
 
+    With ``label_table`` the graph has a table of the train labels, each of which exists once its window has ended.
     Raises ValueError for labels that no model could use.
     """
     task, database = files.manifest, files.database
@@ -63,8 +69,16 @@ def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH) -> Tas
         for table in database.tables.values()
     }
     graph = build_graph(database, fitted, self_depth=self_depth)
-    splits = {split: _seeds(files.labels[split], task, split, database) for split in SPLITS}
-    return TaskSpec(
+    classes = read_classes(files.labels, task)
+    splits = {split: _seeds(files.labels[split], task, split, database, classes) for split in SPLITS}
+    if task.task_type == "recommendation":
+        splits = settle_links(splits, graph, task.dst_entity_table)
+    elif len({splits[split].num_labels for split in SPLITS}) > 1:
+        raise ValueError(
+            f"task {task.name!r}: labels a row by split are {[splits[split].num_labels for split in SPLITS]}; allowed "
+            "is one number"
+        )
+    spec = TaskSpec(
         name=task.name,
         kind=task.kind,
         task_type=task.task_type,
@@ -77,7 +91,19 @@ def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH) -> Tas
             test_time=database.test_time,
         ),
         metric=METRIC_OF[task.task_type],
+        num_outputs=1 if task.task_type == "recommendation" else len(classes) or splits["train"].num_labels,
+        classes=classes,
+        destination=task.dst_entity_table if task.task_type == "recommendation" else None,
+        eval_k=task.eval_k or 0,
     )
+    return add_label_table(spec, _window_s(task)) if label_table else spec
+
+
+def _window_s(task: TaskManifest) -> int:
+    """Return how long after its seed time a label is known: for an autocompletion a second, as in RelBench."""
+    if task.kind == "autocomplete":
+        return 1
+    return int(label_window(task, f"task {task.name!r} with dataset.label_table=true").total_seconds())
 
 
 def read_task_database(folder: Path, manifest: DatasetManifest, task: TaskManifest) -> Database:
@@ -89,17 +115,24 @@ def read_task_database(folder: Path, manifest: DatasetManifest, task: TaskManife
     return read_database(folder, manifest, cut_time=cut_time, hidden=hidden)
 
 
-def _seeds(labels: pa.Table, task: TaskManifest, split: Split, database: Database) -> SeedTable:
-    """Turn a label table into seeds: entity keys to rows, times to seconds, targets to floats."""
+def _seeds(
+    labels: pa.Table, task: TaskManifest, split: Split, database: Database, classes: tuple[Any, ...]
+) -> SeedTable:
+    """Turn a label table into seeds: entity keys to rows, times to seconds, labels to targets."""
     place = f"task {task.name!r}, split {split!r}"
     time = seconds(labels[task.time_col])
     if (time == NULL_TIME).any():
         raise ValueError(f"{place}: time column {task.time_col!r} is null in row {int(np.argmax(time == NULL_TIME))}")
+    node, column = _entity_rows(labels[task.entity_col], task, database, place), labels[task.target_col]
+    if task.task_type == "recommendation":
+        target = read_links(column, database.tables[task.dst_entity_table], f"{place}, {task.target_col!r}")
+    else:
+        target = read_targets(column, task, split, classes)
     return SeedTable(
         entity=task.entity_table,
-        node=read_only(_entity_rows(labels[task.entity_col], task, database, place)),
+        node=read_only(node),
         time=read_only(time),
-        target=read_only(_targets(labels[task.target_col], task, split, place)),
+        target=read_only(target),
     )
 
 
@@ -116,23 +149,3 @@ def _entity_rows(column: pa.ChunkedArray, task: TaskManifest, database: Database
             f"the task never sees, the first with key {int(keys[rows == NO_ROW][0])}"
         )
     return rows.astype(np.int64)
-
-
-def _targets(column: pa.ChunkedArray, task: TaskManifest, split: Split, place: str) -> npt.NDArray[np.float64]:
-    targets: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
-    if not np.isfinite(targets).all():
-        row = int(np.argmin(np.isfinite(targets)))
-        raise ValueError(
-            f"{place}: target column {task.target_col!r} is {column[row].as_py()} in row {row}; "
-            "allowed are finite numbers"
-        )
-    classes = np.unique(targets)
-    if task.task_type == "binary_classification" and not np.isin(classes, (0.0, 1.0)).all():
-        raise ValueError(f"{place}: labels are {classes[:5].tolist()}; allowed are 0 and 1")
-    if task.task_type == "binary_classification" and len(classes) < 2:
-        raise ValueError(
-            f"{place}: all {len(targets)} labels are {int(classes[0])}; allowed is a split of both classes"
-        )
-    if split == "train" and len(classes) < 2:
-        raise ValueError(f"{place}: all {len(targets)} targets are {classes[0]:g}; allowed are two values or more")
-    return targets

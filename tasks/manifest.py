@@ -17,7 +17,6 @@ import yaml
 from relbench.manifest import DatasetManifest, TaskManifest
 
 from tasks.names import did_you_mean, one_line, shown
-from tasks.task import METRIC_OF
 
 _DATASET_TEXT: Final = ("name", "val_timestamp", "test_timestamp")
 _TABLE_KEYS: Final = ("pkey", "time_col", "fkeys")
@@ -89,10 +88,11 @@ def read_task_manifest(folder: Path, name: str, manifest: DatasetManifest) -> Ta
         task.validate()
     except ValueError as error:
         raise ValueError(f"{place}: {one_line(error)}") from None
-    if task.task_type not in METRIC_OF:
-        raise ValueError(
-            f"{place}: task_type {task.task_type!r} is not supported yet; allowed are {', '.join(METRIC_OF)}"
-        )
+    if task.task_type == "recommendation":
+        _check_destination(task, manifest, place)
+        # The sources are the seeds, and the column of destinations is what is predicted.
+        task.entity_table, task.entity_col = task.src_entity_table, task.src_entity_col
+        task.target_col = task.dst_entity_col
     if not isinstance(task.entity_table, str):
         raise ValueError(f"{place}: entity_table is {shown(task.entity_table)}; allowed is a table name")
     if task.entity_table not in manifest.tables:
@@ -123,6 +123,20 @@ def read_task_manifest(folder: Path, name: str, manifest: DatasetManifest) -> Ta
         if column not in columns:
             raise ValueError(f"{place}: remove_columns names {table!r}.{column!r}; {did_you_mean(column, columns)}")
     return task
+
+
+def _check_destination(task: TaskManifest, manifest: DatasetManifest, place: str) -> None:
+    name = task.dst_entity_table
+    if not isinstance(name, str) or name not in manifest.tables:
+        raise ValueError(f"{place}: dst_entity_table {shown(name)}; {did_you_mean(str(name), manifest.tables)}")
+    if manifest.tables[name].pkey is None:
+        raise ValueError(f"{place}: dst_entity_table {name!r} has no primary key, so no label can name a row")
+    if not isinstance(task.eval_k, int) or isinstance(task.eval_k, bool) or task.eval_k < 1:
+        raise ValueError(f"{place}: eval_k is {shown(task.eval_k)}; allowed is a whole number, 1 or more")
+    if task.kind == "autocomplete":
+        raise ValueError(
+            f"{place}: kind 'autocomplete' with task_type 'recommendation'; allowed are forecast, external"
+        )
 
 
 def task_names(folder: Path) -> list[str]:

@@ -1,8 +1,9 @@
 """The embedded default database: a generated shop as a RelBench v3 folder, with a planted, known temporal signal.
 
 Guarantees: the same (seed, scale) gives the same tables on every call; labels are what the SQL in the task manifests
-returns; a folder is whole or absent, also after an interruption; nothing is ever overwritten. What is planted, and
-the score nothing can beat, is in ``shop_signal.py``. The names ``items`` and ``orders.2024`` are awkward on purpose.
+returns, or a column of the entity table; a folder is whole or absent, also after an interruption; nothing is ever
+overwritten. What is planted, and the score nothing can beat, is in ``shop_signal.py`` and ``shop_planted.py``. The
+names ``items`` and ``orders.2024`` are awkward on purpose.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from relbench.manifest import DatasetManifest, TableSpec
 from tasks.shop_catalogue import Catalogue, draw_catalogue
 from tasks.shop_events import Events, draw_events
 from tasks.shop_marker import MARKER, holds_shop, is_shop, shop_marker
-from tasks.shop_signal import planted_score
-from tasks.shop_tasks import NUM_PERIODS, TASKS, TEST_TIME, VAL_TIME, label_rows, seed_times
+from tasks.shop_planted import planted_score
+from tasks.shop_tasks import NUM_PERIODS, TASKS, TEST_TIME, VAL_TIME, label_rows
 from tasks.task import SPLITS
 
 __all__ = ["draw_shop", "is_shop", "planted_score", "write_shop"]
@@ -52,7 +53,7 @@ TABLES: Final[dict[str, TableSpec]] = {
 
 
 def write_shop(folder: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
-    """Write the shop database and its two tasks to ``folder`` and return it.
+    """Write the shop database and its tasks to ``folder`` and return it.
 
     ``scale`` 1.0 is 1,500 customers and about 35,000 orders and items; customers grow with it, stores and products
     do not. A folder already written with the same arguments is left alone; anything else there is a ValueError, as
@@ -106,12 +107,11 @@ def _write(folder: Path, num_customers: int, seed: int) -> None:
         description="A generated shop: customers, orders, items, reviews, stores, employees, products and suppliers.",
         tables=TABLES,
     ).save(folder / "manifest.yaml")
-    times = seed_times()
     for task in TASKS:
         task_folder = folder / "tasks" / task.name
         task.save(task_folder / "manifest.yaml")
         for split in SPLITS:
-            labels = label_rows(task, tables, times[split])
+            labels = label_rows(task, tables, split)
             labels.to_parquet(task_folder / f"{split}.parquet", index=False)
 
 

@@ -37,6 +37,8 @@ from tasks.shop_signal import (
 CONDITION_CHANCE: Final = np.array([[0.0, 0.0, 0.5, 0.5], [0.6, 0.4, 0.0, 0.0]])
 GOOD_CHANCE, GOOD_CHANCE_SERVICE = 0.52, 0.12
 LAST_ORDER_DAY, LAST_SHIP_DAY = 27.0, 1.9
+#: The share of orders that any store may ship, else the home store does; and of those without a store.
+ELSEWHERE_SHARE, NO_STORE_SHARE = 0.5, 0.02
 REVIEW_SHARE, REVIEW_NULL_TIME = 0.4, 0.03
 PRAISE: Final = ("perfect", "flawless", "delighted", "sturdy", "lovely", "recommended")
 BLAME: Final = ("broken", "scratched", "disappointed", "refund", "shabby", "never again")
@@ -138,8 +140,8 @@ def _draw_period(
     visit = np.repeat(np.arange(len(visitor)), num_orders)
     home = catalogue.home_store[visitor][visit]
     elsewhere = rng.integers(len(service), size=len(visit))
-    store = np.where(rng.random(len(visit)) < 0.5, home, elsewhere)
-    store = np.where(rng.random(len(visit)) < 0.02, -1, store)
+    store = np.where(rng.random(len(visit)) < 1 - ELSEWHERE_SHARE, home, elsewhere)
+    store = np.where(rng.random(len(visit)) < NO_STORE_SHARE, -1, store)
     good = rng.random(len(visit)) < GOOD_CHANCE + GOOD_CHANCE_SERVICE * np.where(store < 0, 0.0, service[store])
     ordered_s = start_s + rng.integers(3600, int(LAST_ORDER_DAY * DAY_S), size=len(visit))
     orders = pd.DataFrame({"customer_id": visitor[visit], "ship_store_id": store, "ordered_s": ordered_s})

@@ -6,23 +6,17 @@ an average over all orders says little. What an order was like stands on its ite
 that shipped it (``service_rating``): two hops from the customer. Spending follows the prices of the recent items.
 
 Guarantees: events are drawn from exactly these formulas, which read nothing later than the period's start, so
-`planted_score` is the best prediction possible (for the area under the curve, and for the absolute error). It holds
-no latent variable and writes nothing; it scores seeds on the shop's own grid of periods only.
+the predictions of ``shop_planted.py`` are the best possible. It holds no latent variable, and reads and writes nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from relbench.manifest import TaskManifest
 from scipy.special import expit, ndtr
-
-from tasks.task import SPLITS, Split
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -110,67 +104,6 @@ def median_spend(probability: Float64Array, level: Float64Array) -> Float64Array
 def units_per_visit() -> Float64Array:
     """Return the probability of 0, 1, 2, ... units in all orders of one visit."""
     return _compound(ORDERS_PER_VISIT, _compound(ITEMS_PER_ORDER, np.array([0.0, *UNITS_PER_ITEM])))
-
-
-def planted_score(folder: Path, task_name: str) -> dict[Split, Float64Array]:
-    """Score every label row of a task of a shop folder with the planted formula, in the order of its label files.
-
-    ``customer-churn``: the probability of churn. ``customer-spend``: the median spending. Other tasks: ValueError.
-    """
-    if task_name not in ("customer-churn", "customer-spend"):
-        raise ValueError(f"task {task_name!r} has no planted score; allowed are 'customer-churn', 'customer-spend'")
-    task_folder = folder / "tasks" / task_name
-    manifest = TaskManifest.load(task_folder / "manifest.yaml")
-    orders = _judged_orders(folder)
-    segment = pd.read_parquet(folder / "db" / "customers.parquet", columns=["segment"])["segment"].to_numpy()
-    scores: dict[Split, Float64Array] = {}
-    for split in SPLITS:
-        labels = pd.read_parquet(task_folder / f"{split}.parquet", columns=[manifest.entity_col, manifest.time_col])
-        customer = labels[manifest.entity_col].to_numpy(np.int64)
-        evidence = _gather(customer, labels[manifest.time_col], orders, segment)
-        visit = visit_probability(evidence)
-        scores[split] = 1 - visit if task_name == "customer-churn" else median_spend(visit, price_level(evidence))
-    return scores
-
-
-def _judged_orders(folder: Path) -> pd.DataFrame:
-    """Read the orders with ``experience`` and mean ``price`` from their items and shipping stores."""
-    orders = pd.read_parquet(
-        folder / "db" / "orders.2024.parquet", columns=["customer_id", "ship_store_id", "ordered_at"]
-    )
-    items = pd.read_parquet(folder / "db" / "items.parquet", columns=["order_id", "condition", "unit_price"])
-    stores = pd.read_parquet(folder / "db" / "stores.parquet", columns=["service_rating"])
-    score = items["condition"].map(CONDITION_SCORE).groupby(items["order_id"]).mean()
-    rating = orders["ship_store_id"].map(stores["service_rating"])
-    condition: Float64Array = score.reindex(orders.index).to_numpy().astype(np.float64)
-    stars: Float64Array = rating.to_numpy(np.float64, na_value=np.nan)
-    orders["experience"] = order_experience(condition, service_score(stars))
-    orders["price"] = items.groupby("order_id")["unit_price"].mean().reindex(orders.index)
-    return orders
-
-
-def _gather(
-    customer: npt.NDArray[np.int64], seed_time: pd.Series[Any], orders: pd.DataFrame, segment: npt.NDArray[Any]
-) -> Evidence:
-    """Sum up, for each (customer, seed time), the orders at or before the seed time."""
-    seeds = pd.DataFrame({"row": np.arange(len(customer)), "customer_id": customer, "seed_time": seed_time.to_numpy()})
-    pairs = seeds.merge(orders[["customer_id", "ordered_at", "experience", "price"]], on="customer_id")
-    pairs = pairs[pairs["ordered_at"] <= pairs["seed_time"]]
-    recent = (pairs["ordered_at"] > pairs["seed_time"] - pd.Timedelta(days=RECENT_PERIODS * PERIOD_DAYS)).to_numpy()
-    row, experience = pairs["row"].to_numpy(), pairs["experience"].to_numpy()
-
-    def total(chosen: npt.NDArray[np.bool_], values: Float64Array) -> Float64Array:
-        return np.bincount(row[chosen], weights=values[chosen], minlength=len(customer)).astype(np.float64)
-
-    ones = np.ones(len(row))
-    num_recent = total(recent, ones)
-    return Evidence(
-        segment=segment[customer],
-        num_recent=num_recent,
-        recent_experience=mean_or_zero(total(recent, experience), num_recent),
-        older_experience=mean_or_zero(total(~recent, experience), total(~recent, ones)),
-        recent_price=mean_or_zero(total(recent, pairs["price"].to_numpy()), num_recent),
-    )
 
 
 def _by_segment(values: dict[str, float], segment: npt.NDArray[Any]) -> Float64Array:

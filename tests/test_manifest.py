@@ -78,10 +78,8 @@ FAULTS: dict[str, tuple[Change, str]] = {
         "time_col 'at' is struct<a b: int64>; allowed is a timestamp",
     ),
     "a missing file": (lambda f: f.tables.pop("rooms"), "table 'rooms': the file db/rooms.parquet is missing"),
-    "an unsupported task type": (
-        task(task_type="recommendation", src_entity_table="a", src_entity_col="b"),
-        "missing|not supported",
-    ),
+    "an unknown task type": (task(task_type="ranking"), "task_type must be one of"),
+    "half a recommendation": (task(task_type="recommendation", src_entity_table="members"), "task is missing"),
     "an unknown kind": (task(kind="guess"), "kind must be one of"),
     "an unknown entity table": (task(entity_table="member"), "entity_table 'member'; did you mean 'members'"),
     "an entity table that is a list": (task(entity_table=["members"]), r"entity_table is \['members'\]; allowed is a"),

@@ -21,7 +21,7 @@ from tasks.shop_signal import PERIOD_DAYS, Evidence, median_spend, units_per_vis
 from tasks.shop_tasks import NUM_PERIODS
 from tasks.task import SPLITS
 
-TASK_NAMES = ("customer-churn", "customer-spend")
+TASK_NAMES = ("customer-churn", "customer-spend", "customer-bracket", "customer-regions", "customer-stores")
 SMALL = 0.1
 
 
@@ -147,7 +147,7 @@ def test_manifest_agrees_with_the_files(small: Path) -> None:
     validate_dataset_manifest(manifest, small / "db")
     assert len(manifest.tables) >= 9
     assert {"items", "orders.2024"} <= set(manifest.tables)
-    for name in TASK_NAMES:
+    for name in (*TASK_NAMES, "review-stars"):
         TaskManifest.load(small / "tasks" / name / "manifest.yaml").validate()
 
 
@@ -247,7 +247,7 @@ def regenerate(folder: Path, name: str, tables: dict[str, pd.DataFrame]) -> dict
             connection.execute("SET enable_external_access=false")
             connection.execute("SET lock_configuration=true")
             found = connection.sql(task.sql.replace("{timedelta}", str(pd.Timedelta(task.timedelta)))).df()
-        labels[split] = found.sort_values([task.time_col, task.entity_col], ignore_index=True)
+        labels[split] = found.sort_values([task.time_col, "customer_id"], ignore_index=True)
     return labels
 
 
@@ -447,6 +447,27 @@ def test_the_past_does_not_depend_on_the_future() -> None:
     columns = ["customer_id", "ship_store_id", "ordered_at"]
     pd.testing.assert_frame_equal(short.orders[columns], long.orders[columns].head(len(short.orders)))
     np.testing.assert_array_equal(short.probability, long.probability[:, :12])
+
+
+def test_planted_brackets_and_regions_are_calibrated(full: Path) -> None:
+    """Brackets and regions come as often as the formulas say, in all and where a formula says often or seldom."""
+    for name, column in (("customer-bracket", "bracket"), ("customer-regions", "regions")):
+        labels, scores = read_labels(full, name)["train"][column].to_numpy(), planted_score(full, name)["train"]
+        truth = np.eye(4)[labels] if column == "bracket" else np.stack(list(labels))
+        for label in range(truth.shape[1]):
+            probability = scores[:, label]
+            for rows in (probability < 2, probability > np.median(probability), probability <= np.median(probability)):
+                error = np.sqrt(np.mean(probability[rows] * (1 - probability[rows])) / rows.sum())
+                assert abs(truth[rows, label].mean() - probability[rows].mean()) < 4 * error, (name, label)
+    assert np.allclose(planted_score(full, "customer-bracket")["test"].sum(axis=1), 1)
+
+
+def test_planted_stars_are_the_median_of_what_was_drawn(full: Path) -> None:
+    """Reviews stray from the planted stars by chance alone: as often up as down, and by little."""
+    stars, planted = read_labels(full, "review-stars")["train"]["stars"], planted_score(full, "review-stars")["train"]
+    off = stars.to_numpy() - planted
+    assert max((off < 0).mean(), (off > 0).mean()) < 0.5
+    assert np.abs(off).mean() < 0.6 * np.abs(stars - stars.median()).mean()
 
 
 def test_unknown_task_has_no_planted_score(small: Path) -> None:

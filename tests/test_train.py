@@ -12,8 +12,10 @@ from backends.sampler import TemporalSampler
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from backends.weights import build_model
 from harness.config import TrainConfig
+from harness.feed import Feed
+from harness.objective import Binary, Regression, objective_of
 from harness.seeding import shuffled_rows
-from harness.train import DivergedError, Feed, History, Objective, objective_of, score, train
+from harness.train import DivergedError, History, score, train
 from tasks.load import load_task
 from tasks.metrics import better
 from tasks.shop import write_shop
@@ -123,7 +125,7 @@ def test_loss_that_is_not_finite_stops_the_run(task: TaskSpec) -> None:
 
 def test_regression_predictions_stay_within_the_train_percentiles() -> None:
     """Outputs far away are clamped to the 2nd and 98th percentile, and the loss is on the standardised target."""
-    objective = Objective(task_type="regression", shift=10.0, scale=2.0, low=7.0, high=14.0)
+    objective = Regression(shift=10.0, scale=2.0, low=7.0, high=14.0)
     output = torch.tensor([[-100.0], [0.5], [100.0]])
     assert objective.predict(output).tolist() == [7.0, 11.0, 14.0]
     assert objective.loss(torch.tensor([[0.5]]), torch.tensor([11.0])).item() == 0.0
@@ -132,7 +134,7 @@ def test_regression_predictions_stay_within_the_train_percentiles() -> None:
 
 def test_classification_predictions_are_probabilities() -> None:
     """Logits become probabilities, and the loss is their cross-entropy."""
-    objective = Objective(task_type="binary_classification", shift=0.5, scale=0.5, low=0.0, high=1.0)
+    objective = Binary()
     assert objective.predict(torch.tensor([[0.0]])).tolist() == [0.5]
     assert objective.loss(torch.tensor([[0.0]]), torch.tensor([1.0])).item() == pytest.approx(math.log(2))
 

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     for trial in tasks.values():
         boosted = boosted_baselines(trial, log)
         failed |= has_failed(boosted)
-        task = load_task(trial.folder, trial.config.task)
+        task = load_task(trial.folder, trial.config.task, **trial.config.dataset.build_options())
         scores = {split: baseline_scores(task, trial.folder, split) for split in ("val", "test")}
         for name in scores["test"]:
             its = {split: scores[split][name] for split in ("val", "test")}

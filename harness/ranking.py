@@ -1,0 +1,88 @@
+"""The first k destinations of each seed of a split, ranked over all rows of the destination table.
+
+Guarantees: every row that exists at a seed's time is a candidate, and no other; the same weights rank the same on every
+call, ties by row. The scores of all candidates of a batch of sources are held at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from backends.model import RelationalModel
+from backends.subgraph import Subgraph
+from backends.tensors import to_array, to_tensor
+from harness.feed import Feed
+from tasks.graph import Int64Array
+from tasks.links import candidates
+from tasks.task import NO_LINK, SeedTable, Split
+
+
+def rank_destinations(model: RelationalModel, feed: Feed, split: Split, batch_size: int) -> npt.NDArray[np.float64]:
+    """Return f64[S, k] rows of the destination table, the best first, ``NO_LINK`` where there is no further candidate.
+
+    A seed whose scores are not finite has NaN instead.
+    """
+    task, seeds = feed.task, feed.task.split[split]
+    assert task.destination is not None
+    ranked = np.full((len(seeds), task.eval_k), NO_LINK)
+    for time in np.unique(seeds.time):
+        allowed = candidates(task.graph, task.destination, int(time))
+        rows = np.flatnonzero(seeds.time == time)
+        score = _tower_scores if feed.link == "two_tower" else _local_scores
+        for part, scores in score(model, feed, split, rows, allowed, batch_size):
+            order = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, : task.eval_k]
+            best = allowed[to_array(order)].astype(np.float64)
+            best[~to_array((scores < torch.inf).all(dim=1))] = np.nan
+            ranked[part, : best.shape[1]] = best
+    return ranked
+
+
+def _tower_scores(
+    model: RelationalModel, feed: Feed, split: Split, rows: Int64Array, allowed: Int64Array, batch_size: int
+) -> Iterator[tuple[Int64Array, Tensor]]:
+    """Yield some rows of the split with their scores [b, candidates]: inner products of what the towers give."""
+    task, seeds = feed.task, feed.task.split[split]
+    assert task.destination is not None
+    time = np.full(len(allowed), seeds.time[rows[0]])
+    table = SeedTable(entity=task.destination, node=allowed, time=time, target=np.zeros(len(allowed)))
+    dst_DO = torch.cat(
+        [_embed(model, feed, table, part, split) for part in _parts(np.arange(len(allowed)), batch_size)]
+    )
+    for part in _parts(rows, batch_size):
+        yield part, _embed(model, feed, seeds, part, split) @ dst_DO.T
+
+
+def _local_scores(
+    model: RelationalModel, feed: Feed, split: Split, rows: Int64Array, allowed: Int64Array, batch_size: int
+) -> Iterator[tuple[Int64Array, Tensor]]:
+    """Yield some rows of the split with their scores [b, candidates]: the head's, where the subgraph holds a candidate.
+
+    The others come last.
+    """
+    for part in _parts(rows, batch_size):
+        subgraph, target = feed.draw(split, part)
+        assert isinstance(subgraph, Subgraph)
+        assert subgraph.readout is not None
+        nodes = subgraph.nodes[subgraph.readout]
+        output = model(feed.build(subgraph, target)).squeeze(1)
+        scores = torch.full((len(part), len(allowed)), -torch.inf, dtype=output.dtype, device=output.device)
+        known = np.flatnonzero(np.isin(nodes.node_id, allowed))  # all but a seed that stands before its own time
+        owner, place = nodes.seed_index[known], np.searchsorted(allowed, nodes.node_id[known])
+        where = [to_tensor(index, output.device) for index in (owner, place, known)]
+        scores[where[0], where[1]] = output[where[2]]
+        yield part, scores
+
+
+def _embed(model: RelationalModel, feed: Feed, seeds: SeedTable, rows: Int64Array, split: Split) -> Tensor:
+    subgraph = feed.sampler.sample(seeds, rows, split=split, epoch=0)
+    output: Tensor = model(feed.build(subgraph, to_tensor(np.zeros(len(rows)))))
+    return output
+
+
+def _parts(rows: Int64Array, batch_size: int) -> list[Int64Array]:
+    return np.split(rows, range(batch_size, len(rows), batch_size))

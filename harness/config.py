@@ -20,6 +20,7 @@ from backends.families import find_family
 from backends.native import check_native
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec, check_ops
 from harness.compile_config import CompileConfig
+from harness.scenario import ScenarioConfig
 from tasks.names import did_you_mean
 
 DTYPES: Final = ("float32", "float64")
@@ -39,22 +40,23 @@ _ENVIRONMENT: Final = (
 class DatasetConfig:
     """A data set by name; ``path`` is a RelBench v3 folder, null means the Hub (or, for ``shop``, generated).
 
-    ``seed`` and ``scale`` are the shop's; ``self_depth`` bounds the hops over which a self reference expands; with
-    ``label_table`` past labels are a table of the graph, each from the end of its window on.
+    ``seed`` and ``scale`` are those of generated data; ``self_depth`` bounds the hops over which a self reference
+    expands, null: the model's hops alone do; with ``label_table`` past labels are a table of the graph, each from the
+    end of its window on.
     """
 
     name: str
     path: str | None = None
     seed: int = 0
     scale: float = 1.0
-    self_depth: int = 2
+    self_depth: int | None = 2
     label_table: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 1000:
             raise ValueError(f"dataset.scale={self.scale!r}: allowed is 0 < scale <= 1000")
-        if self.self_depth < 0:
-            raise ValueError(f"dataset.self_depth={self.self_depth!r}: allowed is 0 or more")
+        if self.self_depth is not None and self.self_depth < 0:
+            raise ValueError(f"dataset.self_depth={self.self_depth!r}: allowed is 0 or more, or null")
 
     def build_options(self) -> dict[str, Any]:
         """Return what changes the graph that is built of the files: the keywords of ``tasks.load.load_task``."""
@@ -141,6 +143,7 @@ class TrialConfig:
     measure: MeasureConfig
     compile: CompileConfig = CompileConfig()
     seed: int = 0
+    scenario: ScenarioConfig = ScenarioConfig()
 
     def __post_init__(self) -> None:
         if len(self.sampler.fanout) != self.model.layers:
@@ -164,6 +167,11 @@ class TrialConfig:
             raise ValueError(
                 "sampler.blocks=True with model.link='id_aware', which reads nodes that blocks leave out: allowed is "
                 "false"
+            )
+        if self.scenario.name == "inference" and self.sampler.kind != "shared":
+            raise ValueError(
+                f"scenario=inference with sampler.kind={self.sampler.kind!r}, whose batches differ from the "
+                "reference's, so that no answer can be checked; allowed is shared"
             )
         if self.sampler.kind == "native":
             check_native(self.backend.name, self.backend.pipeline, self.sampler, self.dataset.self_depth)
@@ -192,6 +200,8 @@ class TrialConfig:
         """Return the config as composed: nested plain values, the task as a group with a name."""
         data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         data["task"] = {"name": self.task}
+        if self.scenario == ScenarioConfig():  # what trials are unless another thing is said: their ids do not know it
+            del data["scenario"]
         return data
 
     def to_public_dict(self) -> dict[str, Any]:
@@ -218,6 +228,7 @@ class TrialConfig:
             measure=_build(MeasureConfig, data, "measure"),
             compile=_build(CompileConfig, data, "compile") if "compile" in data else CompileConfig(),
             seed=seed,
+            scenario=_build(ScenarioConfig, {"scenario": {}, **data}, "scenario"),
         )
 
     @property
@@ -303,6 +314,10 @@ def _typed(value: Any, kind: str, place: str) -> Any:
         if isinstance(value, (list, tuple)) and all(isinstance(item, int) for item in value):
             return tuple(value)
         raise ValueError(f"{place}={value!r}: allowed is a list of whole numbers")
+    if kind.startswith("tuple[float"):
+        if isinstance(value, (list, tuple)) and all(type(item) in (int, float) for item in value):
+            return tuple(map(float, value))
+        raise ValueError(f"{place}={value!r}: allowed is a list of numbers")
     if "float" in allowed and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if "int" in allowed and isinstance(value, int) and not isinstance(value, bool):

@@ -95,9 +95,8 @@ def run_job(
     with tempfile.TemporaryDirectory(prefix="relduel-") as folder:
         answer, job_file = Path(folder) / "answer.json", Path(folder) / "job.json"
         reader, writer = os.pipe()
-        job_file.write_text(
-            json.dumps({**job, "threads": threads, "answer": str(answer), "progress": writer}), encoding="utf-8"
-        )
+        ours = {"threads": threads, "answer": str(answer), "progress": writer, "launched_s": time.perf_counter()}
+        job_file.write_text(json.dumps({**job, **ours}), encoding="utf-8")
         killed_before = _oom_kills()
         with log.open("ab") as output:
             child = subprocess.Popen(

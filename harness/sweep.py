@@ -195,7 +195,8 @@ def run_one(
         answer: dict[str, Any] = {"status": "skipped", "reason": trial.skip}
     else:
         with hold_device(trial.config.measure.device, shared=trial.quality_only, stop=stop, say=_say):
-            boosted = recorded_baselines(boosted_baselines(trial, store.log_path(trial.trial_id), stop))
+            if trial.config.scenario.name == "train":
+                boosted = recorded_baselines(boosted_baselines(trial, store.log_path(trial.trial_id), stop))
             started = _now()
             answer = run_trial_job(
                 {
@@ -223,7 +224,9 @@ def run_one(
     config["measure"]["quality_only"] = trial.quality_only
     measured = {
         name: answer[name]
-        for name in ("phases", "steps", "memory", "metrics", "baselines", "compile", "predictions_hash")
+        for name in (
+            *("phases", "steps", "memory", "metrics", "baselines", "compile", "predictions_hash", "inference"),
+        )
         if name in answer
     }
     if "baselines" in measured:

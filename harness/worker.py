@@ -54,10 +54,12 @@ def main(job_path: str) -> int:
 
 
 def _run_trial(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    config = TrialConfig.from_dict(job["config"])
+    if config.scenario.name == "inference":
+        return _run_inference(job, config, on_step)
     from harness.trial import run_trial
     from results.predictions import write_predictions
 
-    config = TrialConfig.from_dict(job["config"])
     device = _device_name(job["device"])
     before = _environment(job["threads"], device)
     if job.get("timed", True):
@@ -72,6 +74,16 @@ def _run_probe(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict
 
     config, folder = TrialConfig.from_dict(job["config"]), Path(job["folder"])
     return {"status": "ok", **run_probe(config, folder, compiled=job["compiled"], parity=job["parity"])}
+
+
+def _run_inference(job: dict[str, Any], config: TrialConfig, on_step: Callable[[int, int], None]) -> dict[str, Any]:
+    from harness.serving import run_inference
+
+    start_s = time.perf_counter() - job["launched_s"]
+    device = _device_name(job["device"])
+    before = _environment(job["threads"], device)
+    fields = run_inference(config, Path(job["folder"]), start_s=start_s, on_step=on_step)
+    return {"status": "ok", "environment": _environment(job["threads"], device, config) | before, **fields}
 
 
 def _run_gate(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from results.proofs import arms_table, parity_table
 from results.race_blocks import race_blocks, tally
 from results.races import Races
 from results.record import TrialRecord
+from results.serving import is_serving, serving_blocks
 from results.stages import stages_table
 from results.step_split import split_table
 from results.store import Problem
@@ -51,23 +52,29 @@ def build_document(
 ) -> Document:
     """Compose the report; ``command`` is what remakes it, ``runs`` the store's parity runs by key.
 
-    A store may hold trials, ``races``, or both.
+    A store may hold trials that trained, trials that answered requests, ``races``, or all of them.
     """
     races = races or Races()
-    records = sorted(records, key=_order)
+    everything = sorted(records, key=_order)
+    records = [record for record in everything if not is_serving(record)]
+    served = serving_blocks(everything)
+    serving = (Section(anchor="inference", title="Inference", blocks=served),) if served else ()
     parity = {record.trial_id: parity_of(record, runs) for record in records}
     trials = trials_frame(records, parity)
-    machines = [machine_id(record.environment) for record in records if record.environment]
+    machines = [machine_id(record.environment) for record in everything if record.environment]
     made = Code(title="Made by", lines=(plain(command, 2000, keep_spaces=True),))
     section = Section(anchor="races", title="Races", blocks=race_blocks(races, machines))
     proofs = Section(anchor="parity", title="Parity", blocks=_parity(runs))
     staged = (Section(anchor="stages", title="Stages", blocks=(stages_table(stages),)),) if stages else ()
     if not records:
-        told = (Prose(text=f"The store holds races and no trial. {tally(races) or ''}".rstrip()), made)
+        holds = "races and no trial" if not served else "trials that answered requests, and none that trained"
+        told = (Prose(text=f"The store holds {holds}. {tally(races) or ''}".rstrip()), made)
         left = Section(anchor="exclusions", title="Left out, and why", blocks=unreadable([*problems, *races.problems]))
+        environment = Section(anchor="environment", title="Environment", blocks=_environment(everything))
+        summary = Section(anchor="summary", title="What this shows", blocks=told)
         return Document(
-            title="Races",
-            sections=(Section(anchor="summary", title="What this shows", blocks=told), section, proofs, *staged, left),
+            title="Inference" if served and not races.races else "Races",
+            sections=(summary, section, *serving, proofs, *staged, *((environment,) if served else ()), left),
         )
     datasets = ", ".join(dict.fromkeys(trials["dataset"]))
     names = " and ".join(backend_name(name) for name in libraries_in(trials))
@@ -80,9 +87,10 @@ def build_document(
         Section(anchor="convergence", title="Convergence", blocks=convergence_blocks(curves_frame(records, trials))),
         Section(anchor="steps", title="Step time and memory", blocks=measure_blocks(trials)),
         *([Section(anchor="compile", title="torch.compile", blocks=compiled)] if compiled else []),
+        *serving,
         proofs,
         *staged,
-        Section(anchor="environment", title="Environment", blocks=_environment(records)),
+        Section(anchor="environment", title="Environment", blocks=_environment(everything)),
         Section(anchor="trials", title="Trials", blocks=_trials(trials, records, parity)),
         Section(anchor="exclusions", title="Left out, and why", blocks=left_out),
     )

@@ -38,8 +38,9 @@ class TrialRecord:
     steps (``num``; per step ``step_s``, ``edges`` and ``sample_s``, or ``wait_s`` where batches were made ahead;
     ``split``, the phases of a step, or null); ``memory`` maps measure to bytes, or to null with ``<measure>_reason``;
     ``curve`` is in order of step; ``metrics`` holds ``val`` and ``test`` scores at the best validation point;
-    ``baselines`` the test scores of what every model must beat, or cannot, or why one was ``skipped``; ``parity_key``
-    names ``parity/<key>.json``.
+    ``baselines`` the test scores of what every model must beat, or cannot, or why one was ``skipped``;
+    ``inference`` holds the latencies of a trial that answered requests, null in one that trained; ``parity_key`` names
+    ``parity/<key>.json``.
     """
 
     schema: int = SCHEMA
@@ -65,6 +66,7 @@ class TrialRecord:
     parity: dict[str, Any] = field(default_factory=dict)
     parity_key: str | None = None
     predictions_hash: str | None = None
+    inference: dict[str, Any] | None = None
     command: str = ""
 
     def to_json(self) -> str:
@@ -78,6 +80,7 @@ class TrialRecord:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise ValueError(f"record schema {found!r} is unknown; this version reads {SCHEMA}")
+        data = {"inference": None, **data}  # records of before this field have none
         _check_fields(data, TrialRecord, "record")
         if data["status"] not in STATUSES:
             raise ValueError(f"record status {data['status']!r}: allowed are {', '.join(STATUSES)}")
@@ -103,6 +106,7 @@ _JSON_TYPES: Final[dict[str, tuple[type, ...]]] = {
     "str": (str,),
     "str | None": (str, type(None)),
     "dict": (dict,),
+    "dict | None": (dict, type(None)),
     "tuple": (list,),
     "Status": (str,),
 }
@@ -119,7 +123,10 @@ def _check_fields(data: object, kind: type, where: str) -> None:
         raise ValueError(f"{where} lacks the fields {missing}")
     for name, annotation in known.items():
         value = data[name]
-        if type(value) not in _JSON_TYPES[annotation.partition("[")[0]]:  # exact: a bool is no number here
+        kind_name, bracket, rest = annotation.partition("[")
+        if bracket and rest.endswith("| None"):
+            kind_name += " | None"
+        if type(value) not in _JSON_TYPES[kind_name]:  # exact: a bool is no number here
             raise ValueError(f"{where} has {name} = {value!r} where {annotation} belongs")
         if annotation.startswith("dict[str, float]"):
             _check_numbers(value, f"{where}, {name}")

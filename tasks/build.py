@@ -19,11 +19,12 @@ SELF_REFERENCE_DEPTH: Final = 2
 
 
 def build_graph(
-    database: Database, features: dict[str, FittedFeatures], *, self_depth: int = SELF_REFERENCE_DEPTH
+    database: Database, features: dict[str, FittedFeatures], *, self_depth: int | None = SELF_REFERENCE_DEPTH
 ) -> GraphSpec:
     """Build the spec of a database: a node type a table, two relations a foreign key.
 
-    ``features`` holds the fitted encoders by table name; ``self_depth`` is the ``max_depth`` of self references.
+    ``features`` holds the fitted encoders by table name; ``self_depth`` is the ``max_depth`` of self references,
+    None: no bound but the hops.
     """
     tables = tuple(
         NodeTable(
@@ -44,7 +45,7 @@ def build_graph(
 
 
 def relation_pair(
-    child: str, column: str, parent: str, rows: Int64Array, *, junction: bool, self_depth: int
+    child: str, column: str, parent: str, rows: Int64Array, *, junction: bool, self_depth: int | None
 ) -> tuple[Relation, Relation]:
     """Return the forward relation (child to parent) of one key and its reverse."""
     linked = np.flatnonzero(rows != NO_ROW)

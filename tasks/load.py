@@ -37,7 +37,7 @@ class TaskFiles:
 
 
 def load_task(
-    folder: Path, name: str, *, self_depth: int = SELF_REFERENCE_DEPTH, label_table: bool = False
+    folder: Path, name: str, *, self_depth: int | None = SELF_REFERENCE_DEPTH, label_table: bool = False
 ) -> TaskSpec:
     """Read, check, cut, fit and build one task of a RelBench v3 folder; see ``fit_task``.
 
@@ -54,7 +54,7 @@ def read_task(folder: Path, name: str) -> TaskFiles:
     return TaskFiles(manifest=task, database=database, labels=read_labels(folder, manifest, task))
 
 
-def fit_task(files: TaskFiles, *, self_depth: int = SELF_REFERENCE_DEPTH, label_table: bool = False) -> TaskSpec:
+def fit_task(files: TaskFiles, *, self_depth: int | None = SELF_REFERENCE_DEPTH, label_table: bool = False) -> TaskSpec:
     """Fit the features on rows up to the validation time, build the graph, and turn labels into seeds.
 
     With ``label_table`` the graph has a table of the train labels, each of which exists once its window has ended.

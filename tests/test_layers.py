@@ -22,7 +22,7 @@ CHILD = {
     for name in (
         *("arena", "arm_worker", "arms", "clock", "compile_parity", "compile_probe", "compile_watch", "compile_window"),
         *("doctor", "draw", "duel_process", "energy", "feed", "gate_batches", "memory", "nvml", "objective"),
-        *("padding_log", "parity", "phases", "precision", "ranking", "sampler_check", "seeding", "split"),
+        *("padding_log", "parity", "phases", "precision", "ranking", "sampler_check", "seeding", "serving", "split"),
         *("torch_compile", "train", "trial"),
     )
 }

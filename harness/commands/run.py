@@ -1,4 +1,4 @@
-"""Run one trial in a fresh process: train one model with one backend on one task, and keep the record."""
+"""Run one trial in a fresh process and keep the record: train a model, or answer requests with one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ EXAMPLES = """\
 example:
   relduel run backend=pyg task=customer-churn
   relduel run backend=dgl dataset=rel-f1 dataset.path=FOLDER task=driver-dnf seed=1 --json
+  relduel run scenario=inference backend=pyg sampler.blocks=true
 
 A trial that the store already holds is not run again: its record is printed.
 """
@@ -32,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     from harness.compose import compose_trial
     from harness.plan import plan_trials
     from harness.sweep import run_sweep
+    from results.latency import summary_lines
     from results.store import Store
 
     store = Store(options.store)
@@ -46,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
             print(f"  {record.reason}")
         for split, scores in record.metrics.items():
             print(f"  {split}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        for line in summary_lines(record.inference):
+            print(f"  {line}")
         if record.status not in {"ok", "skipped"}:
             print(f"  log: {store.log_path(record.trial_id)}", file=sys.stderr)
     return 0 if record.status in {"ok", "skipped"} else 1

@@ -38,7 +38,7 @@ _ENVIRONMENT: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetConfig:
-    """A data set by name; ``path`` is a RelBench v3 folder, null means the Hub (or, for ``shop``, generated).
+    """A data set by name; ``path`` is a RelBench v3 folder, null means the Hub, or generated (shop, hierarchy).
 
     ``seed`` and ``scale`` are those of generated data; ``self_depth`` bounds the hops over which a self reference
     expands, null: the model's hops alone do; with ``label_table`` past labels are a table of the graph, each from the

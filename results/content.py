@@ -16,6 +16,7 @@ from results.beside import skipped_baselines
 from results.blocks import Block, Code, Document, Points, Prose, Section
 from results.compile_page import compile_blocks
 from results.costs import costs_table, energy_block
+from results.depths import depth_blocks
 from results.exclusions import exclusion_blocks, unreadable
 from results.fairness import environments_table, fairness_points
 from results.frame import curves_frame, machine_id, pairs_frame, trials_frame
@@ -85,7 +86,11 @@ def build_document(
         Section(anchor="headline", title="Scores and costs", blocks=_headline(trials, records, parity)),
         section,
         Section(anchor="convergence", title="Convergence", blocks=convergence_blocks(curves_frame(records, trials))),
-        Section(anchor="steps", title="Step time and memory", blocks=measure_blocks(trials)),
+        Section(
+            anchor="steps",
+            title="Step time and memory",
+            blocks=(*measure_blocks(trials), *depth_blocks(trials, records)),
+        ),
         *([Section(anchor="compile", title="torch.compile", blocks=compiled)] if compiled else []),
         *serving,
         proofs,

@@ -20,7 +20,7 @@ from backends.families import find_family
 from backends.native import check_native
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec, check_ops
 from harness.compile_config import CompileConfig
-from harness.scenario import ScenarioConfig
+from harness.scenario import ScenarioConfig, check_serving
 from tasks.names import did_you_mean
 
 DTYPES: Final = ("float32", "float64")
@@ -168,11 +168,8 @@ class TrialConfig:
                 "sampler.blocks=True with model.link='id_aware', which reads nodes that blocks leave out: allowed is "
                 "false"
             )
-        if self.scenario.name == "inference" and self.sampler.kind != "shared":
-            raise ValueError(
-                f"scenario=inference with sampler.kind={self.sampler.kind!r}, whose batches differ from the "
-                "reference's, so that no answer can be checked; allowed is shared"
-            )
+        if self.scenario.name == "inference":
+            check_serving(self.sampler, self.measure.autocast, tf32=self.measure.tf32, compiled=self.compile.on)
         if self.sampler.kind == "native":
             check_native(self.backend.name, self.backend.pipeline, self.sampler, self.dataset.self_depth)
             if self.train.prefetch:

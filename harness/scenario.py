@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from backends.spec import SamplerSpec
 from tasks.names import did_you_mean
 
 SCENARIOS: Final = ("train", "inference")
@@ -43,3 +44,20 @@ class ScenarioConfig:
     def num_requests(self, batch_size: int) -> int:
         """Count the requests of a batch size."""
         return max(self.least_requests if batch_size > 1 else 1, self.requests // batch_size)
+
+
+def check_serving(sampler: SamplerSpec, autocast: str | None, *, tf32: bool, compiled: bool) -> None:
+    """Raise ValueError for a setting with which requests are not answered.
+
+    Answers have to be the reference's on the same batches, within the gate's bar for full precision; kept rows know no
+    padding, and what is compiled does not read them.
+    """
+    for place, value, allowed in (
+        ("sampler.kind", sampler.kind, "shared"),
+        ("sampler.padding", sampler.padding, None),
+        ("measure.autocast", autocast, None),
+        ("measure.tf32", tf32, False),
+        ("compile.on", compiled, False),
+    ):
+        if value != allowed:
+            raise ValueError(f"scenario=inference with {place}={value!r}: allowed is {allowed!r}")

@@ -1,9 +1,9 @@
 """The scenario ``inference``: one model answers requests about rows of the test split, cold, warm and under load.
 
 Guarantees: a latency is that of sampling, building the batch, copying it, the forward pass and waiting for the device;
-every backend runs through the same code; answers that are not the reference's end the trial with an error, so that no
-latency of a wrong answer is ever kept. Weights are as initialised, which changes no latency. It runs in a process of
-its own and writes nothing. Loads torch.
+every backend runs through the same code; rows are encoded before the first warm request, and kept; answers that are not
+the reference's end the trial with an error, so that no latency of a wrong answer is ever kept. Weights are as
+initialised, which changes no latency. It runs in a process of its own and writes nothing. Loads torch.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ import torch
 from torch import Tensor
 
 from backends.base import load_backend
-from backends.batch import build_batch
-from backends.model import RelationalModel
-from backends.parity import TOLERANCE, max_rel_diff, seed_outputs
+from backends.batch import table_input
+from backends.encoded import EncodedRows
+from backends.parity import TOLERANCE, max_rel_diff
 from backends.registry import UnavailableError
-from backends.sampler import TemporalSampler
+from backends.samplers import make_sampler
 from backends.spec import BackendSpec, Layout
-from backends.tensors import to_tensor
+from backends.subgraph import Subgraph
 from backends.weights import build_model
 from harness.clock import now_s
 from harness.config import TrialConfig
+from harness.feed import Feed
+from harness.objective import head_width
 from harness.open_loop import poisson_arrivals, serve_on_schedule, wait_until_s
 from harness.phases import PhaseLog
-from harness.precision import autocast_dtype, set_tf32
 from harness.seeding import seed_torch, shuffled_rows
-from harness.train import Feed
 from tasks.graph import Int64Array
 from tasks.load import fit_task, read_task
 from tasks.task import TaskSpec
 
+#: Rows that are encoded together where all are.
+_ROWS_AT_A_TIME: Final = 8192
 #: Requests whose answers are held against the reference's.
 _NUM_CHECKED: Final = 64
 #: Requests of one entity that are split into parts.
@@ -58,23 +60,23 @@ class Server:
             backend=library,
             graph=library.compile_graph(task.graph, device),
             task=task,
-            sampler=TemporalSampler(task.graph, config.sampler, config.seed),
-            layout=Layout.of(backend, blocks=config.sampler.blocks, padding=config.sampler.padding_of(1)),
+            sampler=make_sampler(task.graph, config.sampler, config.seed, device),
+            layout=Layout.of(backend, blocks=config.sampler.blocks),
             device=device,
             dtype=dtype,
         )
         phases.enter("build_model")
-        self.model: RelationalModel = build_model(
+        self.model = build_model(
             library,
             config.model,
             task.graph.schema,
             seed=config.seed,
             device=device,
             dtype=dtype,
-            num_outputs=task.num_outputs,
+            num_outputs=head_width(task, config.model),
         ).eval()
-        self.model.autocast = autocast_dtype(config.measure)
         self.rows = shuffled_rows(len(task.split.test), seed=config.seed, epoch=0)
+        self.encoded = EncodedRows([table.num_rows for table in task.graph.tables])
 
     def request(self, index: int, batch_size: int) -> Int64Array:
         """Return the rows of the test split that a request asks about; after the last row comes the first."""
@@ -84,8 +86,18 @@ class Server:
     def answer(self, rows: Int64Array) -> Tensor:
         """Answer one request: outputs [B, O], which may still be under way on a device."""
         with torch.inference_mode():
-            batch = self.feed.batch("test", rows)
-            return batch.of_seeds(self.model(batch))
+            output: Tensor = self.model(self.feed.batch("test", rows), self.encoded)
+            return output
+
+    def encode_all_rows(self) -> None:
+        """Encode every row of every table and keep the outcome, so that no request has to."""
+        feed = self.feed
+        with torch.inference_mode():
+            for index, table in enumerate(feed.task.graph.tables):
+                block = feed.backend.features(feed.graph, table.name)
+                for ids in torch.arange(table.num_rows, device=feed.device).split(_ROWS_AT_A_TIME):
+                    rows = table_input(block, ids, torch.arange(len(ids)).to(ids), ids, dtype=feed.dtype)
+                    self.encoded.rows(index, self.model.rows[index], rows)
 
 
 def run_inference(
@@ -101,18 +113,21 @@ def run_inference(
         raise UnavailableError("torch finds no CUDA device here; measure.device=cpu runs")
     phases = PhaseLog(device)
     seed_torch(config.seed)
-    set_tf32(config.measure.tf32)
     phases.enter("import_library")
     load_backend(config.backend.name)
     phases.enter("load")
     files = read_task(folder, config.task)
     phases.enter("fit")
-    task = fit_task(files, self_depth=config.dataset.self_depth)
+    task = fit_task(files, **config.dataset.build_options())
+    if task.destination is not None:
+        raise ValueError(f"scenario=inference with task {task.name!r}, which ranks: allowed is a task about one entity")
     server = Server(config, task, config.backend, phases)
     phases.enter("first_answer")
     server.answer(server.request(0, 1))
     phases.close()
     cold = {"start_s": start_s, **phases.seconds}
+    phases.enter("encode_all_rows")
+    server.encode_all_rows()
     gc.collect()
     gc.freeze()  # what a server holds from its start on is not looked at again; the collector stays on
     phases.enter("serve")
@@ -178,28 +193,19 @@ def split_latency(server: Server, num: int) -> dict[str, list[float]]:
     ``build`` holds copying; ``topology`` is the library's own graph, built once more by itself.
     """
     feed = server.feed
-    schema, seeds = feed.task.graph.schema, feed.task.split.test
     parts: dict[str, list[float]] = {name: [] for name in ("sample", "build", "forward", "topology")}
     with torch.inference_mode():
         for index in range(num):
             rows = server.request(index, 1)
             marks = [now_s(feed.device)]
-            subgraph = feed.sampler.sample(seeds, rows, split="test", epoch=0)
+            subgraph, target = feed.draw("test", rows)
             marks.append(now_s(feed.device))
-            batch = build_batch(
-                feed.backend,
-                feed.graph,
-                schema,
-                subgraph,
-                to_tensor(seeds.target[rows]),
-                layout=feed.layout,
-                device=feed.device,
-                dtype=feed.dtype,
-            )
+            batch = feed.build(subgraph, target)
             marks.append(now_s(feed.device))
-            server.model(batch)
+            server.model(batch, server.encoded)
             marks.append(now_s(feed.device))
-            feed.backend.compile_batch(subgraph, schema, feed.device, feed.layout)
+            assert isinstance(subgraph, Subgraph)
+            feed.backend.compile_batch(subgraph, feed.task.graph.schema, feed.device, feed.layout)
             marks.append(now_s(feed.device))
             for name, seconds in zip(parts, np.diff(marks), strict=True):
                 parts[name].append(_rounded(float(seconds)))
@@ -209,15 +215,13 @@ def split_latency(server: Server, num: int) -> dict[str, list[float]]:
 def check_answers(server: Server, config: TrialConfig, task: TaskSpec) -> dict[str, Any]:
     """Hold answers about one entity at a time against the reference's about all of them at once.
 
-    Without autocast and TF32. Raises ValueError where they differ by more than the gate's bar for outputs.
+    Raises ValueError where they differ by more than the gate's bar for outputs.
     """
     num = min(_NUM_CHECKED, len(server.rows))
     reference = Server(config, task, BackendSpec(name="reference"), PhaseLog(server.feed.device))
-    set_tf32(False)
-    expected = seed_outputs(reference.model, reference.feed.batch("test", server.request(0, num)))
-    answers = [seed_outputs(server.model, server.feed.batch("test", server.request(i, 1))) for i in range(num)]
-    set_tf32(config.measure.tf32)
-    difference, bar = max_rel_diff({"outputs": expected}, {"outputs": torch.cat(answers)}), TOLERANCE[server.feed.dtype]
+    expected = reference.answer(server.request(0, num))
+    answers = torch.cat([server.answer(server.request(index, 1)) for index in range(num)])
+    difference, bar = max_rel_diff({"outputs": expected}, {"outputs": answers}), TOLERANCE[server.feed.dtype]
     if not difference <= bar:
         raise ValueError(
             f"latencies refused: {num} answers differ from the reference's by {difference:.1e}; allowed is {bar:g}"

@@ -154,8 +154,13 @@ def test_training_does_not_know_the_scenario() -> None:
     assert serve.config_id != train.config_id
     for config in (train, serve):
         assert TrialConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    with pytest.raises(ValueError, match=r"scenario=inference with sampler\.kind='native'"):
-        compose_trial(["scenario=inference", "sampler=native"])
+
+
+@pytest.mark.parametrize("override", ["sampler=native", "sampler.padding=1.25", "measure.autocast=bf16"])
+def test_settings_that_no_answer_can_be_checked_in_are_refused(override: str) -> None:
+    """Other batches than the reference's, padding and lower precision are refused by name."""
+    with pytest.raises(ValueError, match=r"scenario=inference with (sampler\.|measure\.)"):
+        compose_trial(["scenario=inference", override])
 
 
 def served_record(backend: str, **changes: object) -> TrialRecord:

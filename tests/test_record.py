@@ -94,7 +94,9 @@ def test_a_skipped_baseline_has_its_reason_in_place_of_scores() -> None:
             TrialRecord.from_json(make_record(**change).to_json())
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrialRecord) if field.name != "schema"])
+@pytest.mark.parametrize(
+    "name", [field.name for field in dataclasses.fields(TrialRecord) if field.name not in ("schema", "inference")]
+)
 def test_missing_field_is_a_value_error(name: str) -> None:
     """A record that lacks any field is refused with the field's name."""
     data = json.loads(make_record().to_json())

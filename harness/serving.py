@@ -95,7 +95,7 @@ class Server:
         with torch.inference_mode():
             for index, table in enumerate(feed.task.graph.tables):
                 block = feed.backend.features(feed.graph, table.name)
-                for ids in torch.arange(table.num_rows, device=feed.device).split(_ROWS_AT_A_TIME):
+                for ids in torch.split(torch.arange(table.num_rows, device=feed.device), _ROWS_AT_A_TIME):
                     rows = table_input(block, ids, torch.arange(len(ids)).to(ids), ids, dtype=feed.dtype)
                     self.encoded.rows(index, self.model.rows[index], rows)
 

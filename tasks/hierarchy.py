@@ -21,7 +21,7 @@ from relbench.manifest import DatasetManifest, TableSpec, TaskManifest
 from tasks.graph import Int64Array
 from tasks.shop_catalogue import DAY_S, START_S, nullable_key
 from tasks.shop_signal import PERIOD_DAYS, Float64Array
-from tasks.shop_tasks import NUM_EVAL_PERIODS, NUM_PERIODS, TEST_TIME, VAL_TIME, label_rows, seed_times
+from tasks.shop_tasks import NUM_EVAL_PERIODS, NUM_PERIODS, TEST_TIME, VAL_TIME, label_rows
 from tasks.task import SPLITS
 
 NUM_MEMBERS: Final = 400
@@ -67,7 +67,7 @@ def write_hierarchy(folder: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
         raise ValueError(f"seed={seed!r}: allowed is 0 or more")
     if not (math.isfinite(scale) and scale * NUM_MEMBERS >= WINDOW):
         raise ValueError(f"scale={scale!r}: allowed is a finite number, {WINDOW / NUM_MEMBERS:g} or more")
-    tables, times = draw_hierarchy(round(NUM_MEMBERS * scale), seed), seed_times()
+    tables = draw_hierarchy(round(NUM_MEMBERS * scale), seed)
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -83,7 +83,7 @@ def write_hierarchy(folder: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
         ).save(building / "manifest.yaml")
         TASK.save(building / "tasks" / TASK.name / "manifest.yaml")
         for split in SPLITS:
-            labels = label_rows(TASK, tables, times[split])
+            labels = label_rows(TASK, tables, split)
             labels.to_parquet(building / "tasks" / TASK.name / f"{split}.parquet", index=False)
         try:
             building.rename(folder)

@@ -11,24 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness.arms import Arm, build_arm, no_collector
 from harness.config import TrialConfig
 from harness.duel_blocks import legs_of, measurements, run_blocks, units_of_leg
-from harness.nvml import foreign_processes
-
-
-def busy_device(device: torch.device) -> str | None:
-    """Return why nothing can be raced on a device: the ids of other processes there; None where none is known of.
-
-    To be asked before this process uses the device, and before the workers of a duel in turns are there.
-    """
-    pids = foreign_processes(device).value if device.type == "cuda" else None
-    if not pids:
-        return None
-    listed = ", ".join(map(str, pids))
-    return f"the GPU is in use by other processes ({listed}): end them, or wait, and give the same command again"
 
 
 def run_duel_process(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:

@@ -152,7 +152,6 @@ def _run_duel(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[
     sides = [TrialConfig.from_dict(job[name]["config"]) for name in ("a", "b")]
     device = _device_name(sides[0].measure.device)
     before = _environment(job["threads"], device)
-    _refuse_company(sides[0].measure.device)
     answer = run_duel_process(job, on_step)
     return {**answer, "environment": _environment(job["threads"], device, *sides) | before}
 
@@ -160,7 +159,7 @@ def _run_duel(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[
 def _look_for_others(job: dict[str, Any], on_step: Callable[[int, int], None]) -> dict[str, Any]:
     import torch
 
-    from harness.duel_process import busy_device
+    from harness.company import busy_device
 
     reason = busy_device(torch.device(job["config"]["measure"]["device"]))
     return {"status": "refused", "reason": reason} if reason else {"status": "ok"}
@@ -232,15 +231,11 @@ def _refuse_company(device: str) -> None:
     import torch
 
     from backends.registry import UnavailableError
-    from harness.nvml import foreign_processes
+    from harness.company import busy_device
 
-    if device == "cpu" or not torch.cuda.is_available():
-        return
-    pids = foreign_processes(torch.device(device)).value
-    if pids:
-        raise UnavailableError(
-            f"other processes are on the device, and a timing run wants it alone: pids {', '.join(map(str, pids))}"
-        )
+    reason = busy_device(torch.device(device)) if torch.cuda.is_available() else None
+    if reason:
+        raise UnavailableError(reason)
 
 
 def _device_name(device: str) -> str:

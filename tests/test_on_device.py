@@ -75,7 +75,7 @@ def test_to_device_leaves_a_tensor_of_the_cpu_alone() -> None:
 def test_company_on_the_device_refuses_a_timing_run_with_its_pids(machine: Machine) -> None:
     """Two strangers are named; alone, on the CPU, or where NVML cannot tell, the run goes on."""
     machine.hold((4711, 300 * MIB), (4712, None), (os.getpid(), 100 * MIB))
-    with pytest.raises(UnavailableError, match=r"wants it alone: pids 4711, 4712$"):
+    with pytest.raises(UnavailableError, match=r"in use by other processes \(4711, 4712\)"):
         worker._refuse_company("cuda")
     worker._refuse_company("cpu")
     machine.hold((os.getpid(), 100 * MIB))

@@ -25,6 +25,7 @@ from harness.progress import ProgressView
 from harness.sweep import GATE_WEIGHT, run_gate_job
 from harness.turns import PROTOCOL, LiveWorker, WorkerError
 from results.duels import read_duel, write_process
+from results.gate import parity_of_config
 from results.store import Store
 from results.text import redact
 
@@ -46,6 +47,9 @@ def refusal(plan: DuelPlan, store: Store) -> str | None:
             return f"{name}: the parity gate of {trial.label} has no answer in this store (key {trial.parity_key})"
         if not answer["ok"] and not side.is_stock:
             return f"{name}: the parity gate of {trial.label} is red (key {trial.parity_key})"
+        parity = parity_of_config(trial.parity_key, trial.config.to_dict(), {trial.parity_key: answer})
+        if parity.state == "missing":
+            return f"{name}: the parity gate of {trial.label} does not cover it: {parity.reason}"
     return None
 
 

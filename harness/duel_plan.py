@@ -39,6 +39,11 @@ DECLARABLE: Final = (
     "backend.pipeline",
     *(f"compile.{field.name}" for field in dataclasses.fields(CompileConfig)),
 )
+#: Settings in which sides may not differ: no race reads them, or the process that both share has but one.
+SHARED: Final = (
+    *("sampler.kernel", "sampler.threads", "train.epochs", "train.eval_every", "train.prefetch"),
+    *("measure.split_steps", "measure.threads", "measure.timeout_s"),
+)
 _ARMS: Final = ("a", "b")
 #: What a side may be given beside its config; each names a path.
 _PATHS: Final = ("python", "checkout")
@@ -191,7 +196,7 @@ def plan_duel(
     devices = {side.trial.config.measure.device for side in sides.values()}
     if len(devices) > 1:
         raise ValueError(f"measure.device: a duel runs on one device, not on {' and '.join(sorted(devices))}")
-    return DuelPlan(
+    plan = DuelPlan(
         a=sides["a"],
         b=sides["b"],
         what=what,
@@ -199,6 +204,10 @@ def plan_duel(
         overrides=tuple(map(_public_override, overrides)),
         verb=verb,
     )
+    for name, (first, second) in plan.differences.items():
+        if name in SHARED:
+            raise ValueError(f"a.{name}={first!r} with b.{name}={second!r}: no part of a race; allowed is one for both")
+    return plan
 
 
 def _public_override(override: str) -> str:

@@ -176,6 +176,12 @@ def test_pair_without_a_green_gate_is_refused(tmp_path: Path, monkeypatch: pytes
     store.write_parity(pair.b.trial.parity_key or "", {**answer, "ok": False})
     assert "is red" in (refusal(pair, store) or "")
     assert pair.same_function
+    lower = plan_duel([*SMALL, "backend=pyg", "measure.autocast=bf16"])
+    rows = [{"ok": True, "dtype": "float32"}, {"ok": True, "dtype": "bfloat16", "skipped": "no such kernel"}]
+    store.write_parity(lower.a.trial.parity_key or "", {**answer, "rows": rows})
+    assert "measured nothing in bfloat16" in (refusal(lower, store) or "")
+    store.write_parity(lower.a.trial.parity_key or "", {**answer, "rows": [rows[0], {**rows[1], "skipped": None}]})
+    assert refusal(lower, store) is None
     assert not plan_duel([*SMALL, "a.backend=pyg", "b.backend=pyg", "b.model.channels=16"]).same_function
 
 
@@ -203,6 +209,14 @@ def test_wrong_sides_are_one_clear_line(tmp_path: Path) -> None:
         plan_duel([*TINY, "b.measure.device=cuda"])
     with pytest.raises(ValueError, match="makes 2 configs"):
         plan_duel([*TINY, "b.seed=1,2"])
+
+
+@pytest.mark.parametrize("own", ["sampler.threads=2", "sampler.kernel=torch", "train.prefetch=2", "measure.threads=3"])
+def test_sides_cannot_differ_in_what_no_race_reads(own: str) -> None:
+    """Batches are drawn before the clock runs, in one process: sides that differ in that alone would look equal."""
+    assert plan_duel([*TINY, own]).differences == {}
+    with pytest.raises(ValueError, match=rf"b.{own}: no part of a race; allowed is one for both"):
+        plan_duel([*TINY, f"b.{own}"])
 
 
 def test_differences_are_named(plan: DuelPlan) -> None:

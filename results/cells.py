@@ -79,13 +79,15 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Name the cell for a reader: data set, task, family, library with its form, and the id's first digits."""
+        """Name the cell for a reader: data set, task, family, library with its form, regions, the id's first digits."""
         model = settings_of(self.config, "model")
         conv = model.get("conv", "native")
         family = f"{model.get('family', '?')}{'' if conv == 'native' else f' (conv={conv})'}"
         arm = backend_name(arm_label(library_of(self.config), form_of(self.config, self.environment)))
         names = [settings_of(self.config, part).get("name", "?") for part in ("dataset", "task")]
-        return plain(f"{names[0]}/{names[1]} {family} {arm} [{self.cell[:8]}]", 160)
+        scope = settings_of(self.config, "compile").get("scope", "none")
+        compiled = "" if scope == "none" else f" compiled by {scope}"
+        return plain(f"{names[0]}/{names[1]} {family} {arm}{compiled} [{self.cell[:8]}]", 160)
 
     def by_seed(self) -> dict[int, CellTrial]:
         """Return the trials by seed."""

@@ -155,7 +155,7 @@ def _machines(records: Sequence[TrialRecord]) -> list[str]:
 def _shared_config(record: TrialRecord) -> dict[str, str]:
     """Return a trial's settings by dotted name, without those that may differ within a cell."""
     leaves = _leaves(record.config)
-    own = ("backend.", "seed.", "repeat.", "measure.timeout_s.")
+    own = ("backend.", "seed.", "repeat.", "measure.timeout_s.", "measure.split_steps.")
     return {name: value for name, value in leaves.items() if not f"{name}.".startswith(own)}
 
 
@@ -172,7 +172,8 @@ def _model_labels(
         if cell in facts:
             continue
         facts[cell] = {
-            **its,
+            **{name: value for name, value in its.items() if not name.startswith("compile.")},
+            "compile": str(record.compile.get("mode", "eager")),
             "data": record.data_fingerprint[:8],
             "code": record.code_version[:8],
             "machine": machine[:8],

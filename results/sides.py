@@ -27,7 +27,7 @@ DECLARABLE: Final = frozenset(
     }
 )
 #: Settings that a form already tells.
-_IN_FORM: Final = frozenset({"sampler.blocks", "sampler.kind"})
+_IN_FORM: Final = frozenset({"sampler.blocks", "sampler.kind", "sampler.padding"})
 _ELSEWHERE: Final = frozenset({"python", "checkout"})
 Kind = Literal["libraries", "declared", "other"]
 

@@ -229,3 +229,16 @@ def test_many_cells_make_a_table_and_a_figure_a_task() -> None:
     assert list(figures) == ["shop / churn", "shop / sales"]
     assert [len(figure.axes) for figure in figures.values()] == [12, 12]
     assert list(plot_step_time(trials)) == list(figures)
+
+
+def test_a_mode_of_compiling_is_one_word_of_the_model_and_split_steps_none() -> None:
+    """Compiled and eager trials are told apart by the mode's name; how many steps were split parts no pair."""
+    eager, config = make_record("pyg"), make_record("dgl").config
+    settings = {"scope": "model", "backend": "inductor", "dynamic": True, "mode": "default"}
+    compiled = make_record(
+        "pyg", trial_id="compiled", config=eager.config | {"compile": settings}, compile={"mode": "model dynamic"}
+    )
+    split = make_record("dgl", config=config | {"measure": {**config["measure"], "split_steps": 3}})
+    frame = trials_frame([eager, compiled, split]).set_index("trial_id")
+    assert frame.loc["compiled", "model"].endswith("(compile=model dynamic)")
+    assert frame.loc["compiled", "cell"] != frame.loc[eager.trial_id, "cell"] == frame.loc[split.trial_id, "cell"]

@@ -122,8 +122,8 @@ def plan_trials(composed: Sequence[Composed], *, quality_only: bool = False) -> 
         other = planned.setdefault(trial.trial_id, trial)
         if other.config != item.config:
             raise ValueError(
-                f"{' '.join(item.overrides)}: differs from another trial in path, threads or timeout alone, so it is "
-                "the same trial; allowed is one of them"
+                f"{' '.join(item.overrides)}: differs from another trial in path, threads, timeout or split_steps "
+                "alone, so it is the same trial; allowed is one of them"
             )
     return interleave([*planned.values()])
 

@@ -1,6 +1,6 @@
 """The baselines that stand beside a trial's score: a score alone says nothing.
 
-Guarantees: they are those of the same task and the same data, the trial's own or another one's; the ceiling (the
+Guarantees: they are those of the same task, data and graph, the trial's own or another one's; the ceiling (the
 planted truth, which no model can beat) is none, and one that was skipped is none.
 """
 
@@ -22,10 +22,11 @@ Baselines = Mapping[str, Mapping[str, Any]]
 
 def baselines_beside(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> dict[str, Baselines]:
     """Return the baselines of every trial by its id, empty where no trial of its task and data has one."""
-    found: dict[tuple[str, str, str], Baselines] = {}
+    found: dict[tuple[str, ...], Baselines] = {}
     keys = {}
     for trial, record in zip(trials.to_dict("records"), records, strict=True):
-        key = keys[record.trial_id] = (str(trial["dataset"]), str(trial["task"]), record.data_fingerprint)
+        graph = (str(record.setting("dataset.self_depth")), str(record.setting("dataset.label_table", False)))
+        key = keys[record.trial_id] = (str(trial["dataset"]), str(trial["task"]), record.data_fingerprint, *graph)
         if best_baseline(record.baselines, trial["metric"]):
             found.setdefault(key, record.baselines)
     return {trial_id: found.get(key, {}) for trial_id, key in keys.items()}

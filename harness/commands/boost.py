@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     from tasks.baselines import baseline_scores
     from tasks.load import load_task
 
-    tasks = {trial.data_fingerprint: trial for trial in plan_trials(expand(options.overrides))}
+    tasks = {(trial.data_fingerprint, trial.config.dataset): trial for trial in plan_trials(expand(options.overrides))}
     log = user_cache() / "lightgbm" / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []

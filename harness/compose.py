@@ -123,7 +123,7 @@ def overrides_of(config: TrialConfig) -> tuple[str, ...]:
         chosen.append(f"dataset.path={_value(config.dataset.path)}")
     with initialize_config_dir(str(SHELF), version_base="1.3"):
         tree = _compose_by_hydra(tuple(itertools.chain.from_iterable(_choices(chosen))))
-    for group in ("backend", "dataset", "model", "sampler", "train", "measure"):
+    for group in ("backend", "dataset", "model", "sampler", "train", "measure", "compile"):
         for its in dataclasses.fields(getattr(config, group)):
             if data[group][its.name] != tree[group].get(its.name, data[group][its.name]):
                 chosen.append(f"{group}.{its.name}={_value(data[group][its.name])}")

@@ -88,6 +88,7 @@ def test_each_process_keeps_the_command(until: str | None, tmp_path: Path, monke
         ["dataset=folder", "dataset.path=/a b/c", "task=x", "model=rgcn", "sampler=native", "backend=pyg"],
         ["dataset=rel-f1", "task=driver-dnf", "model=homogeneous", "model.inner=gat", "measure.dtype=float64"],
         ["task=customer-churn", "train.lr=1e-5", "train.eval_every=7", "measure.threads=1", "model.dropout=0.5"],
+        ["task=customer-churn", "compile=layer", "compile.backend=aot_eager", "compile.dynamic=true"],
     ],
 )
 def test_overrides_of_a_config_compose_it(overrides: list[str]) -> None:

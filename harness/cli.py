@@ -31,7 +31,7 @@ VERBS: Final[dict[str, str]] = {
     "data": "describe a data set: schema, keys, nulls, degrees, times, diagram",
     "plot": "write the figures of a store",
     "completion": "print a completion script for a shell",
-    "ls": "list data sets, tasks, models, backends or sweeps",
+    "ls": "list data sets, tasks, models, backends, samplers, modes of torch.compile or sweeps",
     "show": "print one record of a store",
 }
 

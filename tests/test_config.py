@@ -24,12 +24,14 @@ def config(*overrides: str) -> TrialConfig:
 
 
 def test_every_name_on_the_shelf_composes() -> None:
-    """Each data set, task recipe, model, sampler and training file fits the frozen config."""
+    """Each data set, task recipe, model, sampler, training and compile file fits the frozen config."""
     for group in ("backend", "model", "sampler", "train", "measure", "task"):
         for name in shelf_names(group):
             assert config(f"{group}={name}")
     for name in shelf_names("dataset"):
         assert config(f"dataset={name}", "dataset.path=x").dataset.path == "x"
+    for name in shelf_names("compile"):
+        assert config(f"compile={name}", "measure.device=cuda")
     for name in shelf_names("sweep"):
         summary, overrides = read_sweep(name)
         assert summary
@@ -45,7 +47,13 @@ def test_round_trip_through_plain_values() -> None:
 def test_ids_know_what_they_should_and_nothing_else() -> None:
     """config_id forgets seed, path, threads and timeout; pair_id the backend too; trial_id knows seed and data."""
     base = config()
-    for override in ("seed=3", "dataset.path=elsewhere", "measure.threads=2", "measure.timeout_s=5"):
+    for override in (
+        "seed=3",
+        "dataset.path=elsewhere",
+        "measure.threads=2",
+        "measure.timeout_s=5",
+        "measure.split_steps=0",
+    ):
         assert config(override).config_id == base.config_id
     dgl = config("backend=dgl")
     assert dgl.config_id != base.config_id

@@ -1,4 +1,4 @@
-"""List data sets, tasks, models, backends or sweeps: names with one line each."""
+"""List data sets, tasks, models, backends, samplers, modes of torch.compile or sweeps: names with one line each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ example:
   relduel ls tasks dataset=rel-f1 dataset.path=FOLDER --json
 """
 
-KINDS = ("datasets", "tasks", "models", "backends", "sweeps")
+KINDS = ("datasets", "tasks", "models", "backends", "samplers", "compile", "sweeps")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

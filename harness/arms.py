@@ -27,22 +27,19 @@ import torch
 from torch import Tensor
 
 from backends.base import load_backend
-from backends.batch import Batch, PairBatch, build_any_batch
+from backends.batch import Batch, PairBatch
 from backends.model import RelationalModel
-from backends.pipeline import build_native_batch, make_pipeline
 from backends.samplers import make_sampler
-from backends.tensors import to_tensor
-from backends.weights import build_model
+from harness.assembly import make_feed, make_model
 from harness.clock import now_s, synchronize
 from harness.compile_parity import compare, summarise
 from harness.compile_watch import CompileWatch
 from harness.compile_window import CompiledWindow
 from harness.config import TrialConfig
-from harness.draw import draw
 from harness.duel_blocks import Leg, WarmUp
-from harness.objective import head_width, objective_of
+from harness.objective import objective_of
 from harness.padding_log import PaddingLog
-from harness.precision import autocast_dtype, set_tf32
+from harness.precision import set_tf32
 from harness.seeding import seed_torch, shuffled_rows
 from harness.torch_compile import torch_compile
 from harness.train import make_optimizer, train_step
@@ -144,69 +141,30 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     """
     device, dtype = torch.device(config.measure.device), getattr(torch, config.measure.dtype)
     seed_torch(config.seed)
-    backend, task = (
-        load_backend(config.backend.name),
-        load_task(folder, config.task, **config.dataset.build_options()),
-    )
-    graph, schema = backend.compile_graph(task.graph, device), task.graph.schema
-    sampler, seeds = make_sampler(task.graph, config.sampler, config.seed, device), task.split.train
+    backend = load_backend(config.backend.name)
+    task = load_task(folder, config.task, **config.dataset.build_options())
+    graph, seeds = backend.compile_graph(task.graph, device), task.split.train
+    sampler = make_sampler(task.graph, config.sampler, config.seed, device)
+    feed = make_feed(config, backend, graph, task, sampler)
     order = np.resize(shuffled_rows(len(seeds), seed=config.seed, epoch=0), NUM_BATCHES * config.train.batch_size)
     parts = np.split(order, NUM_BATCHES)
-    drawn = [draw(task, sampler, rows, split="train", epoch=0, link=config.model.link) for rows in parts]
-
-    def build(index: int, dtype: torch.dtype = dtype) -> Batch | PairBatch:
-        subgraph, target = drawn[index % NUM_BATCHES]
-        return build_any_batch(
-            backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype
-        )
-
-    batches: list[Batch | PairBatch]
-    if config.sampler.kind == "native":
-        pipeline = make_pipeline(
-            config.backend.name,
-            config.backend.pipeline,
-            task.graph,
-            config.sampler,
-            config.seed,
-            layout=config.layout,
-            device=device,
-        )
-        batches = [
-            build_native_batch(
-                backend,
-                graph,
-                schema,
-                pipeline.sample(seeds, rows, split="train", epoch=0),
-                to_tensor(seeds.target[rows]),
-                device=device,
-                dtype=dtype,
-            )
-            for rows in parts
-        ]
+    drawn = [feed.draw("train", rows) for rows in parts]
+    if feed.pipeline is None:
+        batches = [feed.build(*its) for its in drawn]
     else:
-        batches = [build(index) for index in range(NUM_BATCHES)]
+        batches = [feed.batch("train", rows) for rows in parts]
+    model = make_model(config, backend, task)
 
-    def new_model(dtype: torch.dtype) -> RelationalModel:
-        return build_model(
-            backend,
-            config.model,
-            schema,
-            seed=config.seed,
-            device=device,
-            dtype=dtype,
-            num_outputs=head_width(task, config.model),
-        )
-
-    model = new_model(dtype)
-    model.autocast = autocast_dtype(config.measure)
+    def first_batch(dtype: torch.dtype) -> Batch | PairBatch:
+        return replace(feed, dtype=dtype).build(*drawn[0])
 
     def eager_twin(dtype: torch.dtype) -> tuple[RelationalModel, Batch | PairBatch]:
-        twin = new_model(dtype)
+        twin = make_model(config, backend, task, dtype)
         twin.load_state_dict(model.state_dict())
-        return twin.train(model.training), build(0, dtype)
+        return twin.train(model.training), first_batch(dtype)
 
     def hold_against_eager() -> dict[str, Any]:
-        return summarise(compare(eager_twin, lambda dtype: (model, build(0, dtype)), dtype))
+        return summarise(compare(eager_twin, lambda dtype: (model, first_batch(dtype)), dtype))
 
     watch = CompileWatch.start(config.compile)
     torch_compile(model, config.compile)
@@ -243,7 +201,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
         "forward": forward,
         "backward": backward,
         "inference": infer,
-        "batch": lambda: build(turn.next()),
+        "batch": lambda: feed.build(*drawn[turn.next()]),
         "compile_graph": lambda: backend.compile_graph(task.graph, device),
     }[what]
 

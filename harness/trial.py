@@ -13,17 +13,14 @@ import torch
 
 from backends.base import load_backend
 from backends.csr import check_split_sees_neighbours
-from backends.pipeline import make_pipeline
 from backends.registry import UnavailableError
 from backends.samplers import make_sampler
-from backends.weights import build_model
+from harness.assembly import make_feed, make_model
 from harness.compile_watch import CompileWatch
 from harness.config import TrialConfig
 from harness.energy import begin_energy, end_energy, energy_fields, idle_power_w
-from harness.feed import Feed
-from harness.objective import head_width
 from harness.phases import PhaseLog
-from harness.precision import autocast_dtype, precision_fields, set_tf32
+from harness.precision import precision_fields, set_tf32
 from harness.seeding import seed_torch
 from harness.split import measure_split
 from harness.torch_compile import assert_compiled, one_graph_or_unavailable, torch_compile
@@ -41,7 +38,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     Raises UnavailableError without the device or library, ValueError for unusable data, DivergedError for a loss that
     is not finite, and whatever the library raises.
     """
-    device, dtype = torch.device(config.measure.device), getattr(torch, config.measure.dtype)
+    device = torch.device(config.measure.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UnavailableError("torch finds no CUDA device here; measure.device=cpu runs")
     watch = CompileWatch.start(config.compile)
@@ -61,40 +58,10 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     baselines = baseline_scores(task, folder)
     phases.enter("compile_graph")
     graph = backend.compile_graph(task.graph, device)
-    pipeline = None
-    if config.sampler.kind == "native":
-        pipeline = make_pipeline(
-            config.backend.name,
-            config.backend.pipeline,
-            task.graph,
-            config.sampler,
-            config.seed,
-            layout=config.layout,
-            device=device,
-        )
+    feed = make_feed(config, backend, graph, task, sampler)
     phases.enter("build_model")
-    model = build_model(
-        backend,
-        config.model,
-        task.graph.schema,
-        seed=config.seed,
-        device=device,
-        dtype=dtype,
-        num_outputs=head_width(task, config.model),
-    )
-    model.autocast = autocast_dtype(config.measure)
+    model = make_model(config, backend, task)
     torch_compile(model, config.compile)
-    feed = Feed(
-        backend=backend,
-        graph=graph,
-        task=task,
-        sampler=sampler,
-        layout=config.layout,
-        device=device,
-        dtype=dtype,
-        pipeline=pipeline,
-        link=config.model.link,
-    )
     phases.close()
     idle = idle_power_w(device)
     mark = begin_energy(device)

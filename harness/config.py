@@ -20,6 +20,7 @@ from backends.families import find_family
 from backends.native import check_native
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec, check_ops
 from harness.compile_config import CompileConfig
+from harness.groups import build_group, read_name, refuse_unknown
 from harness.scenario import ScenarioConfig, check_serving
 from tasks.names import did_you_mean
 
@@ -211,21 +212,21 @@ class TrialConfig:
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> TrialConfig:
         """Check and freeze a composed config; ValueError names the key, its value and what is allowed."""
-        _only(data, {field.name for field in dataclasses.fields(TrialConfig)}, "")
+        refuse_unknown(data, {field.name for field in dataclasses.fields(TrialConfig)}, "")
         seed = data.get("seed", 0)
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise ValueError(f"seed={seed!r}: allowed is a whole number, 0 or more")
         return TrialConfig(
-            backend=_build(BackendSpec, data, "backend"),
-            dataset=_build(DatasetConfig, data, "dataset"),
-            task=_name(data, "task"),
-            model=_build(ModelSpec, data, "model"),
-            sampler=_build(SamplerSpec, data, "sampler"),
-            train=_build(TrainConfig, data, "train"),
-            measure=_build(MeasureConfig, data, "measure"),
-            compile=_build(CompileConfig, data, "compile") if "compile" in data else CompileConfig(),
+            backend=build_group(BackendSpec, data, "backend"),
+            dataset=build_group(DatasetConfig, data, "dataset"),
+            task=read_name(data, "task"),
+            model=build_group(ModelSpec, data, "model"),
+            sampler=build_group(SamplerSpec, data, "sampler"),
+            train=build_group(TrainConfig, data, "train"),
+            measure=build_group(MeasureConfig, data, "measure"),
+            compile=build_group(CompileConfig, data, "compile") if "compile" in data else CompileConfig(),
             seed=seed,
-            scenario=_build(ScenarioConfig, {"scenario": {}, **data}, "scenario"),
+            scenario=build_group(ScenarioConfig, {"scenario": {}, **data}, "scenario"),
         )
 
     @property
@@ -276,52 +277,3 @@ def code_version() -> str:
 
 def _digest(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def _only(data: Mapping[str, Any], allowed: set[str], place: str) -> None:
-    for key in data:
-        if key not in allowed:
-            raise ValueError(f"unknown key {place}{key}: {did_you_mean(str(key), allowed)}")
-
-
-def _name(data: Mapping[str, Any], group: str) -> str:
-    value = data.get(group)
-    name = value.get("name") if isinstance(value, Mapping) else value
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"{group}={value!r}: allowed is a name")
-    return name
-
-
-def _build(kind: Any, data: Mapping[str, Any], group: str) -> Any:
-    """Build one frozen group, checking the keys and the type of each value against the dataclass."""
-    values = data.get(group)
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{group}={values!r}: allowed is a group of keys")
-    fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}
-    _only(values, set(fields), f"{group}.")
-    return kind(**{key: _typed(value, fields[key], f"{group}.{key}") for key, value in values.items()})
-
-
-def _typed(value: Any, kind: str, place: str) -> Any:
-    """Return the value as the annotated type; ValueError if it is another."""
-    allowed = kind.split(" | ")
-    if value is None and "None" in allowed:
-        return None
-    if kind.startswith("tuple[int"):
-        if isinstance(value, (list, tuple)) and all(isinstance(item, int) for item in value):
-            return tuple(value)
-        raise ValueError(f"{place}={value!r}: allowed is a list of whole numbers")
-    if kind.startswith("tuple[float"):
-        if isinstance(value, (list, tuple)) and all(type(item) in (int, float) for item in value):
-            return tuple(map(float, value))
-        raise ValueError(f"{place}={value!r}: allowed is a list of numbers")
-    if "float" in allowed and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if "int" in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if "bool" in allowed and isinstance(value, bool):
-        return value
-    if ("str" in allowed or kind.startswith("Literal")) and isinstance(value, str):
-        return value
-    words = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "None": "null"}
-    raise ValueError(f"{place}={value!r}: allowed is {' or '.join(words.get(item, 'a text') for item in allowed)}")

@@ -92,6 +92,7 @@ def test_public_form_hides_the_path() -> None:
         (["sampler.fanout=[4]"], "sampler.fanout=[4] has 1 hops"),
         (["sampler.fanout=[0,4]"], "sampler.fanout=[0, 4]: allowed is"),
         (["sampler.fanout=8"], "sampler.fanout=8: allowed is a list"),
+        (["sampler.fanout=[true,4]"], "sampler.fanout=[True, 4]: allowed is a list of whole numbers"),
         (["model.family=gcn"], "model.family='gcn': did you mean 'rgcn'"),
         (["measure.device=gpu"], "measure.device='gpu': did you mean 'cpu'"),
         (["dataset.scale=0"], "dataset.scale=0.0: allowed is"),

@@ -238,7 +238,7 @@ def test_a_mode_of_compiling_is_one_word_of_the_model_and_split_steps_none() -> 
     compiled = make_record(
         "pyg", trial_id="compiled", config=eager.config | {"compile": settings}, compile={"mode": "model dynamic"}
     )
-    split = make_record("dgl", config=config | {"measure": {**config["measure"], "split_steps": 3}})
+    split = make_record("dgl", config=config | {"measure": {"split_steps": 3}})
     frame = trials_frame([eager, compiled, split]).set_index("trial_id")
     assert frame.loc["compiled", "model"].endswith("(compile=model dynamic)")
     assert frame.loc["compiled", "cell"] != frame.loc[eager.trial_id, "cell"] == frame.loc[split.trial_id, "cell"]

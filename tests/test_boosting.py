@@ -25,9 +25,15 @@ NEEDS_LIGHTGBM = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
-    """Load a tenth of the shop."""
-    return load_task(write_shop(tmp_path_factory.mktemp("shop") / "shop", scale=0.1), "customer-churn")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a tenth of the shop."""
+    return write_shop(tmp_path_factory.mktemp("shop") / "shop", scale=0.1)
+
+
+@pytest.fixture(scope="module")
+def shop(folder: Path) -> TaskSpec:
+    """Load its churn task."""
+    return load_task(folder, "customer-churn")
 
 
 @pytest.fixture
@@ -72,11 +78,11 @@ def test_regression_and_a_tiny_table(tmp_path: Path) -> None:
 
 @NEEDS_LIGHTGBM
 @pytest.mark.parametrize(("name", "least"), [("customer-bracket", 0.0), ("customer-regions", 0.05)])
-def test_classes_and_labels_are_fitted_and_test_labels_choose_nothing(name: str, least: float, tmp_path: Path) -> None:
+def test_classes_and_labels_are_fitted_and_test_labels_choose_nothing(name: str, least: float, folder: Path) -> None:
     """Joined aggregates help; with the test targets turned round, only test scores change."""
     from tasks.boosting import boost
 
-    task = load_task(write_shop(tmp_path / "shop", scale=0.1), name)
+    task = load_task(folder, name)
     found = boost(task)
     score = {label: its.scores["val"][task.metric] for label, its in found.items()}
     assert score[BOOSTED_AGGREGATES] > score[BOOSTED_ENTITY] + least
@@ -89,11 +95,10 @@ def test_classes_and_labels_are_fitted_and_test_labels_choose_nothing(name: str,
 
 
 @NEEDS_LIGHTGBM
-def test_a_label_and_a_class_that_train_lacks_are_no_obstacle(tmp_path: Path) -> None:
+def test_a_label_and_a_class_that_train_lacks_are_no_obstacle(folder: Path) -> None:
     """A label of one class alone in train, and a class that only validation has, still give finite scores."""
     from tasks.boosting import boost
 
-    folder = write_shop(tmp_path / "shop", scale=0.1)
     regions, bracket = load_task(folder, "customer-regions"), load_task(folder, "customer-bracket")
     target = regions.split.train.target.copy()
     target[:, 0] = 0.0

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from backends.csr import Sampler
+from backends.mirror import mirror_edges
 from backends.subgraph import NodeSet, PairSubgraph, Subgraph
 from backends.tensors import to_tensor
 from tasks.graph import Int64Array
@@ -32,14 +33,15 @@ def draw(
     """Return the subgraph around ``rows`` i64[B] of a split and its targets, f64[B] or f64[B, O].
 
     Recommendation by ``two_tower``: the sources, one destination of each, and one that it is not linked to, all at the
-    seed's time. ``id_aware``: the sources' subgraph, to be read at the n destinations inside, with f64[n] of 0 and 1.
+    seed's time. ``id_aware``: the sources' subgraph, to be read at the n destinations inside, with f64[n] of 0 and 1;
+    its edges go both ways, for a destination is scored by what it hears of the marked source.
     """
     seeds = task.split[split]
     subgraph, target = sampler.sample(seeds, rows, split=split, epoch=epoch), seeds.target[rows]
     if task.destination is None:
         return subgraph, to_tensor(target)
     if link == "id_aware":
-        local = dataclasses.replace(subgraph, readout=task.destination)
+        local = dataclasses.replace(mirror_edges(subgraph), readout=task.destination)
         return local, to_tensor(linked(subgraph.nodes[task.destination], target).astype(np.float64))
     chosen = draw_destinations(task, rows, split=split, epoch=epoch, run_seed=sampler.run_seed)
     places = np.concatenate(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,10 +45,37 @@ class HeldOut:
 def sample_batches(
     task: TaskSpec, spec: SamplerSpec, seed: int, *, link: str = "two_tower"
 ) -> list[tuple[Subgraph | PairSubgraph, Tensor]]:
-    """Draw the gate's batches from the train split: the same for every backend."""
+    """Draw the gate's batches from the train split: the same for every backend.
+
+    Raises ValueError where no message reaches a scored node in any of them: a gate on those would hold encoders and
+    heads against each other, and no convolution.
+    """
     sampler = TemporalSampler(task.graph, spec, seed)
     order = np.resize(shuffled_rows(len(task.split.train), seed=seed, epoch=0), NUM_STEPS * BATCH_SIZE)
-    return [draw(task, sampler, rows, split="train", epoch=0, link=link) for rows in np.split(order, NUM_STEPS)]
+    drawn = [draw(task, sampler, rows, split="train", epoch=0, link=link) for rows in np.split(order, NUM_STEPS)]
+    check_heard(task.name, [subgraph for subgraph, _ in drawn])
+    return drawn
+
+
+def check_heard(name: str, subgraphs: Sequence[Subgraph | PairSubgraph]) -> None:
+    """Raise ValueError where the scored nodes of a task, or those of one tower, hear nothing in any of its batches."""
+    for towers in zip(
+        *([its.src, its.dst] if isinstance(its, PairSubgraph) else [its] for its in subgraphs), strict=True
+    ):
+        if not any(hears(tower) for tower in towers):
+            scored = towers[0].readout or towers[0].seed_type
+            raise ValueError(
+                f"task {name!r}: in none of the gate's {len(towers)} batches does a message reach a scored node of "
+                f"{scored!r}; allowed are a graph and a sampler by which some hear their neighbours"
+            )
+
+
+def hears(subgraph: Subgraph) -> bool:
+    """Tell whether an edge ends in a node that is scored."""
+    if subgraph.readout is not None:
+        return any(len(its.dst) > 0 for key, its in subgraph.edges.items() if key[2] == subgraph.readout)
+    into_seeds = (its.dst < subgraph.num_seeds for key, its in subgraph.edges.items() if key[2] == subgraph.seed_type)
+    return any(bool(reached.any()) for reached in into_seeds)
 
 
 def sample_held_out(task: TaskSpec, spec: SamplerSpec, seed: int) -> HeldOut:

@@ -8,6 +8,7 @@ It trains nothing, and sends nothing anywhere. No torch.
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 from collections.abc import Sequence
@@ -32,8 +33,8 @@ from tasks.folder import data_fingerprint
 from tasks.labels import read_labels
 from tasks.manifest import read_dataset_manifest, read_task_manifest
 
-#: Task types of the leaderboard for which this version writes files.
-TASK_TYPES: Final = ("binary_classification", "regression")
+#: The task types of the leaderboard: relbench defines no file of predictions for others.
+TASK_TYPES: Final = ("binary_classification", "regression", "recommendation")
 #: relbench reads the file's decimal digits: so far its score may be from the record's.
 _TOLERANCE: Final = 1e-9
 
@@ -147,16 +148,24 @@ def _write(choice: Choice, into: Path, folder: Path) -> Written:
     manifest = read_dataset_manifest(folder)
     task = read_task_manifest(folder, choice.task, manifest)
     if task.task_type not in TASK_TYPES:
-        raise ValueError(f"task {task.name}: {task.task_type}; files are written for {' and '.join(TASK_TYPES)}")
+        raise ValueError(
+            f"task {task.name}: {task.task_type}, for which RelBench's leaderboard has no file; allowed are "
+            f"{', '.join(TASK_TYPES)}"
+        )
+    ranked = task.task_type == "recommendation"
+    if ranked and len(choice.trials) > 1:
+        raise ValueError(f"task {task.name}: {len(choice.trials)} trials; rankings have no mean, allowed is one trial")
+    entity_col = task.src_entity_col if ranked else task.entity_col
     labels = read_labels(folder, manifest, task)["test"]
     tables = [read_predictions(store, record, "test") for store, record in choice.trials]
     for (_, record), table in zip(choice.trials, tables, strict=True):
         place = f"trial {record.trial_id}, task {task.name}"
-        check_predictions(table, labels[task.entity_col], labels[task.time_col], task.task_type, place)
-    prediction = np.mean([prediction_array(table) for table in tables], axis=0)
+        check_predictions(table, labels[entity_col], labels[task.time_col], task.task_type, place)
     path = into / f"{manifest.name}__{task.name}.csv"
-    keys = labels.select([task.entity_col, task.time_col]).to_pandas()
-    pd.concat([keys, pd.Series(prediction, name=task.target_col)], axis=1).to_csv(path, index=False)
+    keys = labels.select([entity_col, task.time_col]).to_pandas()
+    answers = _lists(tables[0]) if ranked else np.mean([prediction_array(table) for table in tables], axis=0)
+    column = pd.Series(answers, name=task.dst_entity_col if ranked else task.target_col)
+    pd.concat([keys, column], axis=1).to_csv(path, index=False)
     validated_by, scores = _validate(path, folder, manifest.name, task.name)
     if len(choice.trials) == 1:
         _compare(scores, choice.first)
@@ -169,10 +178,18 @@ def _write(choice: Choice, into: Path, folder: Path) -> Written:
     )
 
 
+def _lists(table: pa.Table) -> list[str]:
+    """Return each seed's destinations as relbench reads them, a JSON list of keys, the best first."""
+    return [json.dumps([key for key in keys if key is not None]) for keys in table["prediction"].to_pylist()]
+
+
 def check_predictions(
     table: pa.Table, entity: pa.ChunkedArray, time: pa.ChunkedArray, task_type: str, place: str
 ) -> None:
-    """Refuse (ValueError) predictions that are not those of the test table: its rows, keys and order, finite values."""
+    """Refuse (ValueError) predictions that are not those of the test table: its rows, keys and order, finite values.
+
+    Rankings are to name each destination once.
+    """
     if table.num_rows != len(entity):
         raise ValueError(f"{place}: {table.num_rows} predictions; the test table has {len(entity)} rows")
     keys = table["entity"].to_numpy() == integers(entity, place)[0]
@@ -183,11 +200,24 @@ def check_predictions(
             f"{place}: row {row} is of entity {table['entity'][row]} at {table['time'][row]}; the test table has "
             f"{entity[row]} at {time[row]} there"
         )
+    if task_type == "recommendation":
+        _check_lists(table, place)
+        return
     values: npt.NDArray[np.float64] = prediction_array(table)
     if not np.isfinite(values).all():
         raise ValueError(f"{place}: {int((~np.isfinite(values)).sum())} predictions are not finite")
     if task_type == "binary_classification" and not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"{place}: predictions lie in {values.min():g}..{values.max():g}; allowed are probabilities")
+
+
+def _check_lists(table: pa.Table, place: str) -> None:
+    """Refuse (ValueError) what is no list of keys, or names a destination twice."""
+    if not pa.types.is_fixed_size_list(table["prediction"].type):
+        raise ValueError(f"{place}: predictions are {table['prediction'].type}; allowed are lists of keys")
+    for row, keys in enumerate(table["prediction"].to_pylist()):
+        named = [key for key in keys if key is not None]
+        if len(set(named)) < len(named) or not all(isinstance(key, int) for key in named):
+            raise ValueError(f"{place}: row {row} recommends {named}; allowed are distinct keys")
 
 
 def _validate(path: Path, folder: Path, dataset: str, task: str) -> tuple[str, dict[str, float]]:

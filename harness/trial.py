@@ -25,7 +25,7 @@ from harness.seeding import seed_torch
 from harness.split import measure_split
 from harness.torch_compile import assert_compiled, one_graph_or_unavailable, torch_compile
 from harness.train import train
-from results.predictions import predictions_hash
+from results.predictions import hash_of_test
 from tasks.baselines import baseline_scores
 from tasks.load import fit_task, read_task
 from tasks.predictions import prediction_table
@@ -83,6 +83,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         phases.enter("split")
         step_split = measure_split(model, feed, config.train, seed=config.seed, num_steps=num)
         phases.close()
+    predictions = prediction_table(task, files.database, {"val": history.val_predictions, "test": history.predictions})
     return {
         "task": {"name": task.name, "task_type": task.task_type, "metric": task.metric},
         "phases": phases.seconds,
@@ -104,8 +105,6 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         "curve": history.curve,
         "metrics": history.metrics,
         "baselines": baselines,
-        "predictions_hash": predictions_hash(history.predictions),
-        "predictions": prediction_table(
-            task, files.database, {"val": history.val_predictions, "test": history.predictions}
-        ),
+        "predictions_hash": hash_of_test(predictions),
+        "predictions": predictions,
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,20 @@ import pyarrow.parquet as pq
 from results.record import TrialRecord
 from results.store import Store, write_over
 
-#: The columns: split ("val" or "test"), key of the entity, instant (UTC), and a number or a list of numbers.
+#: The columns: split ("val" or "test"), key of the entity, instant (UTC), and a number, or a list of numbers or keys.
 COLUMNS: Final = ("split", "entity", "time", "prediction")
+#: Stands for no key in an array of keys: a key is hashed as it is, and RelBench's are 0 or more.
+NO_KEY: Final = -1
 
 
-def predictions_hash(predictions: npt.NDArray[np.float64]) -> str:
+def predictions_hash(predictions: npt.NDArray[Any]) -> str:
     """Return a hash of the bytes of an array, 16 hexadecimal digits."""
     return hashlib.blake2b(np.ascontiguousarray(predictions).tobytes(), digest_size=8).hexdigest()
+
+
+def hash_of_test(table: pa.Table) -> str:
+    """Return the hash of the test split's predictions in a table with the columns ``COLUMNS``."""
+    return predictions_hash(prediction_array(_only(table, "test")))
 
 
 def write_predictions(path: Path, table: pa.Table) -> None:
@@ -57,16 +64,22 @@ def read_predictions(store: Store, record: TrialRecord, split: str) -> pa.Table:
         raise ValueError(f"trial {record.trial_id}: {path.name} cannot be read ({type(error).__name__})") from None
     if tuple(table.column_names) != COLUMNS:
         raise ValueError(f"trial {record.trial_id}: {path.name} has the columns {table.column_names}, not {COLUMNS}")
-    if predictions_hash(prediction_array(_only(table, "test"))) != record.predictions_hash:
+    if hash_of_test(table) != record.predictions_hash:
         raise ValueError(f"trial {record.trial_id}: {path.name} does not hold the predictions of its record")
     return _only(table, split)
 
 
-def prediction_array(table: pa.Table) -> npt.NDArray[np.float64]:
-    """Return the predictions f64[S], or f64[S, K] where each is a list of K numbers."""
+def prediction_array(table: pa.Table) -> npt.NDArray[Any]:
+    """Return the predictions f64[S], f64[S, K] where each is a list of K numbers, or i64[S, K] of keys.
+
+    ``NO_KEY`` stands where a list of keys ends early.
+    """
     column = table["prediction"].combine_chunks()
     if pa.types.is_fixed_size_list(column.type):
-        values: npt.NDArray[np.float64] = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+        flat = column.flatten()
+        if pa.types.is_integer(flat.type):
+            flat = flat.fill_null(NO_KEY)
+        values: npt.NDArray[Any] = flat.to_numpy().reshape(len(column), column.type.list_size)
         return values
     return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
 

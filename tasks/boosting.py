@@ -2,7 +2,7 @@
 
 Guarantees: fitted on train, chosen among fixed candidates (and their number of trees) on validation, scored on test
 once; one thread, fixed seeds, so the same data and version give the same scores. LightGBM is an extra: see
-``lightgbm_extra.py``. It knows binary classification and regression.
+``lightgbm_extra.py``. Of a multilabel task each label has a model of its own; recommendation has no baseline here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ PATIENCE: Final = 50
 #: A larger train split is sampled down to this many rows, as in RelBench's baseline.
 MAX_TRAIN_ROWS: Final = 50_000
 #: Task types to LightGBM's objective and its metric on validation.
-_OBJECTIVES: Final = {"binary_classification": ("binary", "auc"), "regression": ("regression_l1", "l1")}
+_OBJECTIVES: Final = {
+    "binary_classification": ("binary", "auc"),
+    "multiclass_classification": ("multiclass", "multi_logloss"),
+    "multilabel_classification": ("binary", "average_precision"),
+    "regression": ("regression_l1", "l1"),
+}
 _FIXED: Final[dict[str, Any]] = {
     "num_threads": 1,
     "deterministic": True,
@@ -40,12 +45,18 @@ _FIXED: Final[dict[str, Any]] = {
     "verbosity": -1,
 }
 
+_SCORED: Final[tuple[Split, ...]] = ("val", "test")
+
 Matrix = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boosted:
-    """What LightGBM reached: scores on "val" and "test" by metric, the chosen candidate, its trees and its columns."""
+    """What LightGBM reached: scores on "val" and "test" by metric, the chosen candidate, its columns and rounds.
+
+    ``num_trees`` counts rounds, of which each grows a tree for each class; of a multilabel task those of all labels.
+    """
 
     scores: dict[str, dict[str, float]]
     candidate: dict[str, Any]
@@ -107,38 +118,48 @@ def _joined(task: TaskSpec) -> Columns:
 
 def _choose(task: TaskSpec, columns: Columns) -> Boosted:
     """Fit every candidate and score the one that is best on validation."""
-    best: tuple[float, dict[str, Any], Any] | None = None
+    best: tuple[float, dict[str, Any], list[Any]] | None = None
     for candidate in CANDIDATES:
-        model = _fit(task, columns, candidate)
-        score = _score(task, "val", model.predict(columns.matrix["val"]))[task.metric]
+        models = _fit(task, columns, candidate)
+        score = _score(task, "val", columns, models)[task.metric]
         if best is None or better(task.metric, score, best[0]):
-            best = score, candidate, model
+            best = score, candidate, models
     assert best is not None
-    _, candidate, model = best
-    scores = {split: _score(task, split, model.predict(columns.matrix[split])) for split in ("val", "test")}
+    _, candidate, models = best
     return Boosted(
-        scores=scores,
+        scores={split: _score(task, split, columns, models) for split in _SCORED},
         candidate=candidate,
-        num_trees=int(model.best_iteration),
+        num_trees=sum(int(model.best_iteration) for model in models),
         num_columns=columns.matrix["train"].shape[1],
     )
 
 
-def _fit(task: TaskSpec, columns: Columns, candidate: dict[str, Any]) -> Any:
+def _fit(task: TaskSpec, columns: Columns, candidate: dict[str, Any]) -> list[Any]:
+    """Return one model, or one for each label."""
+    train, val = task.split.train.target, task.split.val.target
+    if train.ndim == 1:
+        return [_fit_one(task, columns, candidate, train, val)]
+    return [_fit_one(task, columns, candidate, *label) for label in zip(train.T, val.T, strict=True)]
+
+
+def _fit_one(
+    task: TaskSpec, columns: Columns, candidate: dict[str, Any], known: Float64Array, held_out: Float64Array
+) -> Any:
     import lightgbm
 
     objective, metric = _OBJECTIVES[task.task_type]
+    classes = {"num_class": task.num_outputs} if objective == "multiclass" else {}
     rows = _train_rows(task.split.train)
     train = lightgbm.Dataset(
         columns.matrix["train"][rows],
-        task.split.train.target[rows],
+        known[rows],
         categorical_feature=columns.categorical,
         free_raw_data=False,
         params=_FIXED,
     )
-    val = lightgbm.Dataset(columns.matrix["val"], task.split.val.target, reference=train, params=_FIXED)
+    val = lightgbm.Dataset(columns.matrix["val"], held_out, reference=train, params=_FIXED)
     return lightgbm.train(
-        {**_FIXED, **candidate, "objective": objective, "metric": metric},
+        {**_FIXED, **candidate, **classes, "objective": objective, "metric": metric},
         train,
         num_boost_round=MAX_TREES,
         valid_sets=[val],
@@ -152,5 +173,9 @@ def _train_rows(train: SeedTable) -> npt.NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).choice(len(train), MAX_TRAIN_ROWS, replace=False))
 
 
-def _score(task: TaskSpec, split: Split, prediction: npt.NDArray[np.float64]) -> dict[str, float]:
-    return evaluate(task.task_type, task.split[split].target, prediction, train_std=task.train_std)
+def _score(task: TaskSpec, split: Split, columns: Columns, models: list[Any]) -> dict[str, float]:
+    """Score what the models say of a split: values [S], classes [S, C], or a column a label."""
+    said = [model.predict(columns.matrix[split]) for model in models]
+    target = task.split[split].target
+    prediction = np.stack(said, axis=1) if target.ndim == 2 else said[0]
+    return evaluate(task.task_type, target, prediction, train_std=task.train_std)

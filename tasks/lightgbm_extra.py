@@ -9,13 +9,18 @@ from typing import Final
 BOOSTED_ENTITY: Final = "LightGBM, entity table"
 BOOSTED_AGGREGATES: Final = "LightGBM, joined aggregates"
 BOOSTED: Final = (BOOSTED_ENTITY, BOOSTED_AGGREGATES)
-_TASK_TYPES: Final = ("binary_classification", "regression")
+_TASK_TYPES: Final = (
+    "binary_classification",
+    "multiclass_classification",
+    "multilabel_classification",
+    "regression",
+)
 
 
 def lightgbm_unavailable(task_type: str) -> str | None:
     """Say why there is no LightGBM for such a task here, or return None."""
     if task_type not in _TASK_TYPES:
-        return f"for {task_type} there is no LightGBM baseline; there is for {' and '.join(_TASK_TYPES)}"
+        return f"for {task_type} there is no LightGBM baseline; there is for {', '.join(_TASK_TYPES)}"
     return "lightgbm is not installed; pip install relduel[lightgbm]" if find_spec("lightgbm") is None else None
 
 

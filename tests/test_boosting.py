@@ -25,9 +25,15 @@ NEEDS_LIGHTGBM = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
-    """Load a tenth of the shop."""
-    return load_task(write_shop(tmp_path_factory.mktemp("shop") / "shop", scale=0.1), "customer-churn")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a tenth of the shop."""
+    return write_shop(tmp_path_factory.mktemp("shop") / "shop", scale=0.1)
+
+
+@pytest.fixture(scope="module")
+def shop(folder: Path) -> TaskSpec:
+    """Load its churn task."""
+    return load_task(folder, "customer-churn")
 
 
 @pytest.fixture
@@ -70,11 +76,43 @@ def test_regression_and_a_tiny_table(tmp_path: Path) -> None:
         assert np.isfinite([its.scores[split]["nmae"] for split in ("val", "test")]).all()
 
 
-@pytest.mark.parametrize("task_type", ["multilabel_classification", "recommendation"])
-def test_another_kind_of_task_is_skipped_with_the_reason(task_type: str, trial: PlannedTrial, tmp_path: Path) -> None:
+@NEEDS_LIGHTGBM
+@pytest.mark.parametrize(("name", "least"), [("customer-bracket", 0.0), ("customer-regions", 0.05)])
+def test_classes_and_labels_are_fitted_and_test_labels_choose_nothing(name: str, least: float, folder: Path) -> None:
+    """Joined aggregates help; with the test targets turned round, only test scores change."""
+    from tasks.boosting import boost
+
+    task = load_task(folder, name)
+    found = boost(task)
+    score = {label: its.scores["val"][task.metric] for label, its in found.items()}
+    assert score[BOOSTED_AGGREGATES] > score[BOOSTED_ENTITY] + least
+    target = task.split.test.target
+    turned = replace(task.split, test=replace(task.split.test, target=target.max() - target))
+    for label, its in boost(replace(task, split=turned)).items():
+        assert its.scores["test"] != found[label].scores["test"]
+        assert replace(its, scores={}) == replace(found[label], scores={})
+        assert its.scores["val"] == found[label].scores["val"]
+
+
+@NEEDS_LIGHTGBM
+def test_a_label_and_a_class_that_train_lacks_are_no_obstacle(folder: Path) -> None:
+    """A label of one class alone in train, and a class that only validation has, still give finite scores."""
+    from tasks.boosting import boost
+
+    regions, bracket = load_task(folder, "customer-regions"), load_task(folder, "customer-bracket")
+    target = regions.split.train.target.copy()
+    target[:, 0] = 0.0
+    gone = np.where(bracket.split.train.target == 3, 0.0, bracket.split.train.target)
+    for task, known in ((regions, target), (bracket, gone)):
+        split = replace(task.split, train=replace(task.split.train, target=known))
+        for its in boost(replace(task, split=split)).values():
+            assert np.isfinite([*its.scores["val"].values(), *its.scores["test"].values()]).all()
+
+
+def test_another_kind_of_task_is_skipped_with_the_reason(trial: PlannedTrial, tmp_path: Path) -> None:
     """No process is started for a task that LightGBM does not know."""
-    found = boosted_baselines(replace(trial, task_type=task_type), tmp_path / "log.txt")
-    assert all(its["skipped"].startswith(f"for {task_type} there is no LightGBM baseline") for its in found.values())
+    found = boosted_baselines(replace(trial, task_type="recommendation"), tmp_path / "log.txt")
+    assert all(its["skipped"].startswith("for recommendation there is no LightGBM baseline") for its in found.values())
     assert not has_failed(found)
 
 

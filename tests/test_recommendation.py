@@ -9,10 +9,12 @@ import torch
 from relbench.metrics import map as relbench_map
 from relbench_folder import TASK, Folder, stamps
 
+import harness.draw
 from backends.base import load_backend
+from backends.mirror import reverse_of
 from backends.sampler import TemporalSampler
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
-from backends.subgraph import PairSubgraph
+from backends.subgraph import PairSubgraph, Subgraph
 from backends.weights import build_model
 from harness import parity
 from harness.arena import Arena
@@ -219,6 +221,35 @@ def test_rankings_know_every_candidate_of_the_time_and_no_other(link: str, visit
                 nodes.node_id[nodes.seed_index == seed][output[nodes.seed_index == seed].argmax()] for seed in (0, 1)
             ]
             assert ranked[:, 0].tolist() == first
+
+
+def test_id_aware_edges_go_both_ways_and_no_node_is_added(stores: TaskSpec) -> None:
+    """Every edge stands once and so does its reverse; what was sampled is still there, hop by hop."""
+    rows, sampler = np.arange(40, 60), TemporalSampler(stores.graph, SAMPLER, 0)
+    plain = sampler.sample(stores.split.train, rows, split="train", epoch=0)
+    both, _ = draw(stores, sampler, rows, split="train", epoch=0, link="id_aware")
+    assert isinstance(both, Subgraph)
+    assert all(np.array_equal(its.node_id, plain.nodes[name].node_id) for name, its in both.nodes.items())
+    for key, its in both.edges.items():
+        back = both.edges[reverse_of(key)]
+        pairs = list(zip(its.src.tolist(), its.dst.tolist(), strict=True))
+        assert len(set(pairs)) == len(pairs) == sum(its.num_per_hop)
+        assert set(pairs) == set(zip(back.dst.tolist(), back.src.tolist(), strict=True))
+        sampled = plain.edges[key]
+        for hop in range(len(SAMPLER.fanout)):
+            first, after = sum(its.num_per_hop[:hop]), sum(sampled.num_per_hop[:hop])
+            here = slice(first, first + sampled.num_per_hop[hop])
+            assert np.array_equal(its.src[here], sampled.src[after : after + sampled.num_per_hop[hop]])
+    heard = {int(dst) for key, its in both.edges.items() if key[2] == "stores" for dst in its.dst}
+    assert heard == set(range(len(both.nodes["stores"].node_id)))
+
+
+def test_a_gate_in_which_nothing_is_heard_is_refused(stores: TaskSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With edges towards the seeds alone the stores of the last hop hear nothing, and the gate says so."""
+    sample_batches(stores, SAMPLER, 0, link="id_aware")
+    monkeypatch.setattr(harness.draw, "mirror_edges", lambda subgraph: subgraph)
+    with pytest.raises(ValueError, match=r"in none of the gate's 20 batches does a message reach a scored node of 'st"):
+        sample_batches(stores, SAMPLER, 0, link="id_aware")
 
 
 def arena(task: TaskSpec, link: str) -> Arena:

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from made_records import make_record
 from relbench_folder import TASK, Folder, stamps
 from small_shop import SMALL
@@ -19,7 +20,7 @@ from small_shop import SMALL
 from harness import cli, submission
 from harness.submission import check_predictions, choose_trials, write_submission
 from results.merge import merge_stores
-from results.predictions import predictions_hash, read_predictions, write_predictions
+from results.predictions import hash_of_test, predictions_hash, read_predictions, write_predictions
 from results.record import TrialRecord
 from results.store import Store
 from tasks.database import read_database
@@ -28,7 +29,9 @@ from tasks.load import fit_task, read_task
 from tasks.manifest import read_dataset_manifest
 from tasks.metrics import evaluate
 from tasks.predictions import prediction_table
-from tasks.task import TaskSpec
+from tasks.shop import write_shop
+from tasks.task import NO_LINK, TaskSpec
+from tasks.trivial import trivial_predictions
 
 Kept = Callable[..., TrialRecord]
 
@@ -55,13 +58,18 @@ def load(folder: Path, task: str = TASK) -> tuple[TaskSpec, Any]:
     return fit_task(files), files.database
 
 
-def keep(store: Store, folder: Path, seed: int = 0, task: str = TASK, **changes: Any) -> TrialRecord:
-    """Record a trial with made-up predictions, as one that ran on a folder leaves them."""
+def keep(
+    store: Store, folder: Path, seed: int = 0, task: str = TASK, prediction: Any = None, **changes: Any
+) -> TrialRecord:
+    """Record a trial with these predictions of the test split, or made-up ones, as one on a folder leaves them."""
     spec, database = load(folder, task)
     draw = np.random.default_rng(seed).random
     values: Any = {split: draw(len(spec.split[split])) for split in ("val", "test")}
+    if prediction is not None:
+        values = {"test": prediction}
     target = spec.split.test.target
     scores = evaluate(spec.task_type, target, values["test"], train_std=spec.train_std)
+    table = prediction_table(spec, database, values)
     base = make_record("pyg", seed).config
     dataset = {"name": "folder", "path": "FOLDER", "seed": 0, "scale": 1.0, "self_depth": 2}
     record = make_record(
@@ -71,12 +79,12 @@ def keep(store: Store, folder: Path, seed: int = 0, task: str = TASK, **changes:
         config_id=f"c-{task}",
         config=base | {"dataset": dataset, "task": {"name": task, "metric": spec.metric}},
         data_fingerprint=data_fingerprint(folder, task),
-        predictions_hash=predictions_hash(values["test"]),
+        predictions_hash=hash_of_test(table),
         metrics={"val": scores, "test": scores},
         **changes,
     )
     store.write(record)
-    write_predictions(store.predictions_path(record.trial_id), prediction_table(spec, database, values))
+    write_predictions(store.predictions_path(record.trial_id), table)
     return record
 
 
@@ -291,6 +299,78 @@ def test_a_trial_keeps_predictions_and_show_names_them(
     assert f"roc_auc {record.metrics['test']['roc_auc']:.4f}" in capsys.readouterr().out
 
 
+def recommending(club: Path, eval_k: int) -> Path:
+    """Give the club a task that recommends rooms, whose keys are 100, 107 and 114, to members."""
+    rooms, visits = club / "db" / "rooms.parquet", club / "db" / "visits.parquet"
+    keys = pa.array([100, 107, 114], pa.int64())
+    pq.write_table(pq.read_table(rooms).set_column(0, "room_id", keys), rooms)
+    table = pq.read_table(visits)
+    moved = pa.array([None if its is None else 100 + 7 * its for its in table["room_id"].to_pylist()], pa.int64())
+    pq.write_table(table.set_column(table.column_names.index("room_id"), "room_id", moved), visits)
+    folder = club / "tasks" / "rooms"
+    folder.mkdir()
+    manifest = {
+        "name": "rooms",
+        "kind": "external",
+        "task_type": "recommendation",
+        "src_entity_table": "members",
+        "src_entity_col": "member_id",
+        "dst_entity_table": "rooms",
+        "dst_entity_col": "room_id",
+        "time_col": "asked_at",
+        "eval_k": eval_k,
+    }
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    for split, day in (("train", 20.0), ("val", 60.0), ("test", 91.0)):
+        lists = {
+            "asked_at": stamps([day] * 3),
+            "member_id": [24, 10, 59],
+            "room_id": pa.array([[100], [107, 114], [114]], pa.list_(pa.int64())),
+        }
+        pq.write_table(pa.table(lists), folder / f"{split}.parquet")
+    return club
+
+
+def test_a_ranking_names_keys_and_is_written_as_relbench_reads_it(tmp_path: Path, club: Path) -> None:
+    """Of four places three rooms are left: the lists hold 100, 107, 114 and not 0, 1, 2, and map is the record's."""
+    store = Store(tmp_path / "store")
+    ranked = np.array([[0.0, 1, 2, NO_LINK], [2, 1, 0, NO_LINK], [1, 0, 2, NO_LINK]])
+    record = keep(store, recommending(club, 4), task="rooms", prediction=ranked)
+    table = read_predictions(store, record, "test")
+    lists = [[100, 107, 114, None], [114, 107, 100, None], [107, 100, 114, None]]
+    assert table["prediction"].to_pylist() == lists
+    (written,) = write_submission(choose_trials(["t0"], store, mean=False), tmp_path / "out", club)
+    assert written.scores["map"] == pytest.approx(record.metrics["test"]["map"]) == pytest.approx((1 + 1 + 1 / 3) / 3)
+    file = pd.read_csv(tmp_path / "out" / written.file)
+    assert file.columns.tolist() == ["member_id", "asked_at", "room_id"]
+    assert file["member_id"].tolist() == [24, 10, 59]
+    assert file["room_id"].tolist() == ["[100, 107, 114]", "[114, 107, 100]", "[107, 100, 114]"]
+
+
+def test_rankings_have_no_mean_and_no_destination_twice(tmp_path: Path, club: Path) -> None:
+    """Two seeds are refused even with --mean; so is a list that names a room twice, as rows and not keys might."""
+    store = Store(tmp_path / "store")
+    ranked, recommended = np.array([[0.0, 1]] * 3), recommending(club, 2)
+    for seed in (0, 1):
+        keep(store, recommended, seed, task="rooms", prediction=ranked)
+    choices = choose_trials([str(tmp_path / "store")], store, mean=True)
+    with pytest.raises(ValueError, match="task rooms: 2 trials; rankings have no mean, allowed is one trial"):
+        write_submission(choices, tmp_path / "out", club)
+    keep(store, recommended, 2, task="rooms", prediction=np.array([[0.0, 1], [1, 1], [2, 0]]))
+    with pytest.raises(ValueError, match=r"row 1 recommends \[107, 107\]; allowed are distinct keys"):
+        write_submission(choose_trials(["t2"], store, mean=False), tmp_path / "out", club)
+
+
+def test_a_task_type_without_a_file_is_refused(tmp_path: Path) -> None:
+    """RelBench's leaderboard knows no multiclass tasks: the message says so, and nothing is written."""
+    folder, store = write_shop(tmp_path / "shop", scale=0.1), Store(tmp_path / "store")
+    spec, _ = load(folder, "customer-bracket")
+    keep(store, folder, task="customer-bracket", prediction=np.eye(4)[spec.split.test.target.astype(int)])
+    with pytest.raises(ValueError, match="multiclass_classification, for which RelBench's leaderboard has no file"):
+        write_submission(choose_trials(["t0"], store, mean=False), tmp_path / "out", folder)
+    assert not (tmp_path / "out").exists()
+
+
 def test_rel_f1_files_name_the_leaderboards_tasks(rel_f1: Path, tmp_path: Path) -> None:
     """Three tasks at once, by the names and rows of the leaderboard, scored by relbench as by us."""
     from relbench.submit import LEADERBOARD_TASKS
@@ -298,11 +378,19 @@ def test_rel_f1_files_name_the_leaderboards_tasks(rel_f1: Path, tmp_path: Path) 
     store = Store(tmp_path / "store")
     for task in ("driver-top3", "driver-dnf", "driver-position"):
         keep(store, rel_f1, task=task)
+    circuits, _ = load(rel_f1, "driver-circuit-compete")
+    popular = trivial_predictions(circuits, "test")["past popularity"]
+    keep(store, rel_f1, task="driver-circuit-compete", prediction=popular)
     written = write_submission(choose_trials([str(tmp_path / "store")], store, mean=False), tmp_path / "out", rel_f1)
     assert [(its.file, its.num_rows) for its in written] == [
+        ("rel-f1__driver-circuit-compete.csv", len(popular)),
         ("rel-f1__driver-dnf.csv", 702),
         ("rel-f1__driver-position.csv", 760),
         ("rel-f1__driver-top3.csv", 726),
     ]
-    known = [*LEADERBOARD_TASKS["classification"], *LEADERBOARD_TASKS["regression"]]
+    known = [
+        *LEADERBOARD_TASKS["classification"],
+        *LEADERBOARD_TASKS["regression"],
+        *LEADERBOARD_TASKS["recommendation"],
+    ]
     assert all(its.file.removesuffix(".csv").replace("__", "/") in known for its in written)

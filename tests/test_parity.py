@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from answering_children import let_children_answer
 from small_shop import SMALL
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from backends.parity import TOLERANCE, ParityRow, compare_passes, max_rel_diff, 
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from backends.weights import build_model
 from harness import arena as arena_module
-from harness import cli, parity, sweep
+from harness import cli, parity
 from harness.arena import Arena
 from harness.commands.parity import compose_open
 from harness.config import TrainConfig
@@ -526,7 +527,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, rows: Callable[[str], list[dict[s
             ],
         }
 
-    monkeypatch.setattr(sweep, "run_job", answer)
+    let_children_answer(monkeypatch, answer)
 
 
 def test_declared_different_is_said_and_no_failure(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answering_children import let_children_answer
 from small_shop import SMALL, planned
 
 from harness import cli, sweep
@@ -158,7 +159,7 @@ def test_jobs_share_the_machine_only_where_nothing_is_timed(
 ) -> None:
     """Timed trials run one at a time on each device whatever --jobs says; others share the cores, --jobs at a time."""
     machine = Machine(most)
-    monkeypatch.setattr(sweep, "run_job", machine)
+    let_children_answer(monkeypatch, machine)
     monkeypatch.setattr(sweep, "default_threads", lambda: 6)
     trials = plan_trials(
         expand([*SMALL, f"measure.device={devices}", "backend=pyg", "seed=0,1,2"]), quality_only=quality_only
@@ -174,7 +175,7 @@ def test_jobs_share_the_machine_only_where_nothing_is_timed(
 
 def test_quality_only_sweep_is_timed_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """`sweep --quality-only` leaves the timed trials of the same sweep to be run."""
-    monkeypatch.setattr(sweep, "run_job", lambda job, **options: {"status": "ok"})
+    let_children_answer(monkeypatch, lambda job, **options: {"status": "ok"})
     arguments = ["sweep", "demo", "task=customer-churn", *SMALL, "--store", str(tmp_path), "--json"]
     for words, ran in (["--quality-only"], 2), (["--quality-only", "--jobs", "2"], 0), ([], 2):
         cli.main([*arguments, *words])

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from answering_children import let_children_answer
 from small_shop import SMALL, finish, planned, start
 
 from harness import cli, launch, sweep
@@ -53,7 +54,7 @@ def test_child_out_of_memory_is_oom(allocate: str, tmp_path: Path) -> None:
 def test_retry_runs_failures_again_and_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--retry-failed retires records that are not ok, runs them anew, and leaves ok ones alone."""
     answers: list[dict[str, Any]] = [{"status": "error", "reason": "killed by SIGKILL"}, {"status": "ok"}]
-    monkeypatch.setattr(sweep, "run_job", lambda job, **options: answers.pop(0))
+    let_children_answer(monkeypatch, lambda job, **options: answers.pop(0))
     store, trials = Store(tmp_path), planned("backend=pyg,dgl")
     assert sweep.run_sweep(trials, store, gates=False).failed == 1
     assert sweep.run_sweep(trials, store, gates=False).ran == 0
@@ -95,7 +96,7 @@ def test_full_disk_is_one_line_and_tears_nothing(tmp_path: Path, monkeypatch: py
         pytest.skip(f"no tmpfs may be mounted here: {mounted.stderr.decode().strip()}")
     try:
         steps = {"num": 3000, "step_s": [0.123456789] * 3000, "sample_s": [0.1] * 3000, "edges": [1] * 3000}
-        monkeypatch.setattr(sweep, "run_job", lambda job, **options: {"status": "ok", "steps": steps})
+        let_children_answer(monkeypatch, lambda job, **options: {"status": "ok", "steps": steps})
         code = cli.main(["sweep", "demo", "task=customer-churn", "seed=range(0,4)", *SMALL, "--store", str(disk)])
         assert code == 1
         store = Store(disk)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from answering_children import let_children_answer
 from small_shop import MODEL, SMALL, planned
 
-from harness import cli, launcher, plan_file, sweep
+from harness import cli, launcher, plan_file
 from harness import plan as plan_module
 from harness.compose import expand
 from harness.config import TrialConfig
@@ -163,7 +164,7 @@ def test_two_shards_and_a_merge_are_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Planned once, run in two parts into two stores, merged: the trials of the same sweep in one piece; resumable."""
-    monkeypatch.setattr(sweep, "run_job", lambda job, **options: {"status": "ok"})
+    let_children_answer(monkeypatch, lambda job, **options: {"status": "ok"})
     words = ["sweep", "demo", *SMALL, "--quality-only"]
     plan = str(tmp_path / "plan.json")
     assert cli.main([*words, "--plan-out", plan, "--store", str(tmp_path / "none")]) == 0

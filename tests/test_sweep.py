@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from answering_children import let_children_answer
 from small_shop import ROOT, SMALL, planned, relduel
 
 from harness import cli, sweep
@@ -115,7 +116,7 @@ def test_one_gate_answers_for_all_seeds(tmp_path: Path) -> None:
 
 def answer_of(monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]) -> None:
     """Let every child answer this."""
-    monkeypatch.setattr(sweep, "run_job", lambda job, **options: dict(answer))
+    let_children_answer(monkeypatch, lambda job, **options: dict(answer))
 
 
 def test_failure_is_a_record_and_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +146,8 @@ ROW: dict[str, Any] = {
 def test_red_gate_is_exit_code_1_and_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gate whose rows fail is stored as not ok, and `parity` and `sweep` say so by their exit code."""
     red = ROW | {"max_rel_diff": 0.1, "ok": False}
-    monkeypatch.setattr(
-        sweep, "run_job", lambda job, **options: {"status": "ok", "rows": [[red] for _ in job.get("backends", ())]}
+    let_children_answer(
+        monkeypatch, lambda job, **options: {"status": "ok", "rows": [[red] for _ in job.get("backends", ())]}
     )
     store = ["--store", str(tmp_path)]
     assert cli.main(["parity", "model=sage", "backend=pyg", *SMALL, *store]) == 1
@@ -207,7 +208,7 @@ def test_gate_without_an_answer_runs_again_and_one_library_s_crash_spares_the_ot
             return {"status": "error", "reason": "killed by SIGSEGV"}
         return {"status": "ok", "rows": [[ROW | {"backend": name}] for name in names]}
 
-    monkeypatch.setattr(sweep, "run_job", answer)
+    let_children_answer(monkeypatch, answer)
     trials, store = planned("backend=pyg,dgl"), Store(tmp_path)
     sweep.run_sweep(trials, store)
     by_backend = {record.setting("backend.name"): record for record in store.records()[0]}
@@ -253,7 +254,7 @@ def test_interrupt_is_exit_code_130_and_the_trial_stays_missing(
     def interrupt(job: dict[str, Any], **options: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "run_job", interrupt)
+    let_children_answer(monkeypatch, interrupt)
     assert cli.main(["run", *SMALL, "--store", str(tmp_path)]) == 130
     assert Store(tmp_path).records()[0] == []
 

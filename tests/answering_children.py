@@ -1,0 +1,15 @@
+"""Children of a sweep that answer by a function, not a process: gates and trials; LightGBM has nothing to say."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from harness import compile_trial, sweep
+
+
+def let_children_answer(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., dict[str, Any]]) -> None:
+    """Let ``answer(job, **options)`` stand for every child process that a sweep starts."""
+    for module in (sweep, compile_trial):
+        monkeypatch.setattr(module, "run_job", answer)
+    monkeypatch.setattr(sweep, "boosted_baselines", lambda *arguments, **options: {})

@@ -15,6 +15,7 @@ from typing import Any, Final
 from results.arms import form_of, library_of
 from results.blocks import Block, Points, Prose
 from results.compile_figures import (
+    WARM_UP_STEPS,
     break_even_steps,
     eager_twin,
     extra_memory,
@@ -25,8 +26,6 @@ from results.listings import make_table
 from results.record import TrialRecord
 from results.text import MISSING, backend_name, plain, significant
 
-#: Steps of training in which a recompile still counts as warming up.
-WARM_UP_STEPS: Final = 8
 _MEBIBYTE: Final = 2**20
 _TITLES: Final = (
     *("Task", "Model", "Backend", "Mode", "Status", "Parity"),

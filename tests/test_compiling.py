@@ -30,7 +30,7 @@ from harness.compile_parity import compare, summarise
 from harness.compile_trial import run_trial_job, verdict_of
 from harness.compile_watch import CompileWatch, group_breaks, public_path, shorten
 from harness.compile_window import CompiledWindow
-from harness.compose import SHELF, compose_trial, expand, shelf_names
+from harness.compose import compose_trial, expand, shelf_names
 from harness.duel_plan import plan_duel
 from harness.feed import Feed
 from harness.launch import child_environment

@@ -43,6 +43,8 @@ def outcome(record: TrialRecord) -> str:
     if record.status != "ok":
         return "not one graph" if "compile.fullgraph" in (record.reason or "") else record.status
     counts = compile_counts(record.compile)
+    if is_one_graph(record.compile) and not outlasts_warm_up(record):
+        return f"one graph in {record.steps.get('num')} steps"
     if is_one_graph(record.compile):
         warm = counts["train_recompiles"]
         return "one graph" if not warm else f"one graph after {warm} {'recompile' if warm == 1 else 'recompiles'}"
@@ -78,6 +80,11 @@ def reasons(compiled: Sequence[TrialRecord]) -> list[Block]:
     if known:
         blocks.append(Points(title="Lines of the installed libraries that are known to block", items=known))
     return blocks
+
+
+def outlasts_warm_up(record: TrialRecord) -> bool:
+    """Tell whether a trial trained on after its warm-up; one that did not shows no absence of late recompiles."""
+    return bool(record.steps.get("num", 0) > WARM_UP_STEPS)
 
 
 def task_of(record: TrialRecord) -> str:

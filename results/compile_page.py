@@ -25,7 +25,7 @@ from results.compile_figures import (
     steady_step_s,
     time_to_target,
 )
-from results.compile_matrix import TRACERS, arm_of, matrix, mode_of, model_of, reasons, task_of
+from results.compile_matrix import TRACERS, arm_of, matrix, mode_of, model_of, outlasts_warm_up, reasons, task_of
 from results.listings import make_table
 from results.races import Race
 from results.record import TrialRecord
@@ -193,7 +193,7 @@ def _which_mode(compiled: Sequence[TrialRecord]) -> str:
         return "Which mode to choose? No trial here compiled."
     ended = Counter(record.status for record in compiled)
     said = ", ".join(f"{count} {status}" for status, count in ended.most_common())
-    clean = [its for its in compiled if its.status == "ok" and is_one_graph(its.compile)]
+    clean = [its for its in compiled if its.status == "ok" and is_one_graph(its.compile) and outlasts_warm_up(its)]
     counts = Counter(mode_of(its) for its in clean if its.setting("compile.scope") == "model")
     words = (
         f"Which mode to choose? {len(compiled)} trials were to compile: {said}. In {len(clean)} training ran on one "

@@ -139,7 +139,8 @@ def page_records() -> dict[str, TrialRecord]:
     skipped = dataclasses.replace(record, status="skipped", reason="allowed is cuda", compile={"mode": "max-autotune"})
     clean = {"mode": "model eager", "graphs_by_phase": {"first_step": 1}, "graph_breaks": 0, "fallbacks": 0}
     config = {**record.config, "compile": {"scope": "model", "backend": "eager"}}
-    tracing = dataclasses.replace(record, config=config, compile={**clean, "failed_guards": []})
+    section, steps = {**clean, "failed_guards": []}, {"step_s": [0.1] * 12, "num": 12}
+    tracing = dataclasses.replace(record, config=config, compile=section, steps=steps)
     return {"record": record, "eager": eager, "skipped": skipped, "tracing": tracing}
 
 
@@ -164,6 +165,14 @@ def test_page_has_a_place_for_each_trial_and_names_why() -> None:
     for said in ("2 x", "pkg/m.py:3: item", "allowed is cuda", "lib/conv.py:7: looks at data (break)"):
         assert said in page_text(blocks)
     assert compile_blocks([page_records()["eager"]]) == ()
+
+
+def test_a_short_run_shows_no_absence_of_late_recompiles() -> None:
+    """A trial that ended within its warm-up is told with its steps, and is not counted among those on one graph."""
+    short = dataclasses.replace(page_records()["tracing"], steps={"step_s": [0.1] * 8, "num": 8})
+    blocks = compile_blocks([short])
+    assert [its.rows[0][3:] for its in blocks if isinstance(its, Table)] == [("one graph in 8 steps",)]
+    assert "In 0 training ran on one graph" in page_text(blocks)
 
 
 def test_page_says_when_it_pays_and_for_how_long() -> None:

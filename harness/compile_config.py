@@ -51,6 +51,11 @@ class CompileConfig:
         return self.scope != "none"
 
     @property
+    def generates_code(self) -> bool:
+        """Tell whether times of the compiled model mean anything; without code there are counts alone."""
+        return self.on and self.backend == "inductor"
+
+    @property
     def label(self) -> str:
         """Say in a few words which mode this is: the scope, then what is not torch's default."""
         if not self.on:

@@ -2,6 +2,7 @@
 
 Guarantees: the trial starts with empty caches of its own, which no other trial's work can warm, and the warm start sees
 what it left and nothing else; a compiled model that is another function makes the trial an error, whatever its speed.
+A compiler that generates no code (aot_eager, eager) is asked for counts and parity alone, in the trial's own process.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def run_trial_job(job: Mapping[str, Any], config: TrialConfig, **how: Any) -> di
         answer = run_job(dict(job), **how, caches=Path(folder))
         if answer["status"] != "ok":
             return answer
+        if not config.compile.generates_code:
+            return {**answer, **verdict_of(answer["compile"])}
         quiet = {name: value for name, value in how.items() if name != "on_progress"}
         again = {**job, "kind": "compile_probe"}
         warm = run_job({**again, "compiled": True, "parity": True}, **quiet, caches=Path(folder))

@@ -37,6 +37,7 @@ class CompileWatch:
     _seen: int = 0
     _before: dict[str, Counter[str]] = field(default_factory=dict)
     _breaks_before: int = 0
+    _graphs: Counter[str] = field(default_factory=Counter)
 
     @staticmethod
     def start(config: CompileConfig) -> CompileWatch:
@@ -66,6 +67,7 @@ class CompileWatch:
         for metric in metrics[self._seen :]:
             self.events.append({"phase": self.phase, "step": self.step, **_event(metric)})
         self._seen = len(metrics)
+        self._graphs[self.phase] += self.num_graphs - self._graphs.total()
 
     @property
     def num_graphs(self) -> int:
@@ -86,6 +88,7 @@ class CompileWatch:
             "mode": self.config.label,
             "torch": str(torch.__version__),
             "graphs": self.num_graphs,
+            "graphs_by_phase": {phase: count for phase, count in self._graphs.items() if count},
             "graph_breaks": self._num_breaks() if breaks is None else sum(its["count"] for its in breaks),
             "recompiles": len(failed_guards),
             "fallbacks": frames - ok,

@@ -157,11 +157,26 @@ def compose_dataset(overrides: Sequence[str]) -> DatasetConfig:
 
 def read_sweep(name: str) -> tuple[str, list[str]]:
     """Return (summary, overrides) of a named sweep; ValueError names the closest one."""
+    data = _sweep_file(name)
+    return data["summary"], list(data["overrides"])
+
+
+def expand_sweep(name: str, own: Sequence[str] = ()) -> list[Composed]:
+    """Expand a named sweep under one's own overrides: its ``parts`` in turn, each after the overrides of all.
+
+    What two parts share is composed twice; a plan keeps it once.
+    """
+    data = _sweep_file(name)
+    parts: list[list[str]] = data.get("parts", [[]])
+    return [composed for part in parts for composed in expand([*data["overrides"], *part, *own])]
+
+
+def _sweep_file(name: str) -> dict[str, Any]:
     names = shelf_names("sweep")
     if name not in names:
         raise ValueError(f"sweep {name!r}: {did_you_mean(name, names)}")
-    data = yaml.safe_load((SHELF / "sweep" / f"{name}.yaml").read_text(encoding="utf-8"))
-    return data["summary"], list(data["overrides"])
+    data: dict[str, Any] = yaml.safe_load((SHELF / "sweep" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return data
 
 
 def override_words() -> list[str]:

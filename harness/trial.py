@@ -16,6 +16,7 @@ from backends.csr import check_split_sees_neighbours
 from backends.registry import UnavailableError
 from backends.samplers import make_sampler
 from harness.assembly import make_feed, make_model
+from harness.compile_facts import compile_facts
 from harness.compile_watch import CompileWatch
 from harness.config import TrialConfig
 from harness.energy import begin_energy, end_energy, energy_fields, idle_power_w
@@ -75,8 +76,6 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     phases.close()
     assert_compiled(config.compile, watch.num_graphs)
     compiled = watch.section()
-    if config.compile.on:
-        compiled["cold_first_step_s"] = history.step_s[0]
     energy, window_s = end_energy(mark)
     memory, num, step_split = phases.memory(), config.measure.split_steps, None
     if num:
@@ -84,6 +83,8 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
         step_split = measure_split(model, feed, config.train, seed=config.seed, num_steps=num)
         phases.close()
     predictions = prediction_table(task, files.database, {"val": history.val_predictions, "test": history.predictions})
+    if config.compile.on:
+        compiled |= {"cold_first_step_s": history.step_s[0], **compile_facts(config, model, feed)}
     return {
         "task": {"name": task.name, "task_type": task.task_type, "metric": task.metric},
         "phases": phases.seconds,

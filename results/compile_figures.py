@@ -17,6 +17,8 @@ from results.verdict import Verdict
 
 #: Steps at the end of a trial whose median stands for its steady step.
 STEADY_STEPS: Final = 20
+#: Steps of training in which a recompile still counts as warming up: a round of the batches that a duel replays.
+WARM_UP_STEPS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,35 @@ def steady_step_s(record: TrialRecord) -> float | None:
 def late_recompiles(section: Mapping[str, Any], warm_up_steps: int) -> list[Mapping[str, Any]]:
     """Return the recompiles of training steps after a warm-up: what makes single steps a thousand times as long."""
     return [its for its in section.get("failed_guards", []) if its["phase"] == "train" and its["step"] >= warm_up_steps]
+
+
+def compile_counts(section: Mapping[str, Any]) -> dict[str, int]:
+    """Return what torch.compile did in a trial, training and evaluation apart.
+
+    Evaluation runs without gradients, which is another graph by design: what it adds is no fault of the batches.
+    """
+    phases = section.get("graphs_by_phase", {})
+    failed = section.get("failed_guards", [])
+    evaluation = sum(its["phase"] == "evaluate" for its in failed)
+    return {
+        "train_graphs": sum(count for phase, count in phases.items() if phase != "evaluate"),
+        "evaluation_graphs": phases.get("evaluate", 0),
+        "graph_breaks": section.get("graph_breaks", 0),
+        "train_recompiles": len(failed) - evaluation,
+        "late_recompiles": len(late_recompiles(section, WARM_UP_STEPS)),
+        "evaluation_recompiles": evaluation,
+        "fallbacks": section.get("fallbacks", 0),
+    }
+
+
+def is_one_graph(section: Mapping[str, Any]) -> bool:
+    """Tell whether training ran on one graph: without a break, a fallback, or a recompile after the warm-up.
+
+    The batches of the warm-up may have cost a graph each (the first that has a relation without edges does).
+    """
+    counts = compile_counts(section)
+    clean = not (counts["graph_breaks"] or counts["fallbacks"] or counts["late_recompiles"])
+    return clean and counts["train_graphs"] == 1 + counts["train_recompiles"]
 
 
 def eager_twin(record: TrialRecord, records: Sequence[TrialRecord]) -> TrialRecord | None:

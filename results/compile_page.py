@@ -1,49 +1,76 @@
-"""The report's page on torch.compile: does it help, when does it pay for itself, why not, and which mode to choose.
+"""The report's page on torch.compile: does it help, when does it pay for itself, which mode to choose, why not.
 
-Guarantees: every trial that was to compile has a row, whatever became of it; a step time stands beside its eager twin's
-as a description, for a verdict on speed takes a duel; advice follows from the rows alone, and is eager where no mode is
-shown to pay.
+Guarantees: every trial that was to compile has its place, whatever became of it; a speed-up comes from a race alone,
+and where there was none the page says "not raced": step times of trials stand beside their eager twins' as a
+description. Advice follows from what is shown here, and is eager where no race shows a mode to be faster.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from results.arms import form_of, library_of
-from results.blocks import Block, Points, Prose
+from results.arms import settings_of
+from results.blocks import Block, Prose, Table
 from results.compile_figures import (
+    SpeedUp,
+    break_even_epochs,
     break_even_steps,
     eager_twin,
     extra_memory,
-    late_recompiles,
+    is_one_graph,
+    speed_up,
     steady_step_s,
+    time_to_target,
 )
+from results.compile_matrix import TRACERS, arm_of, matrix, mode_of, model_of, outlasts_warm_up, reasons, task_of
 from results.listings import make_table
+from results.races import Race
 from results.record import TrialRecord
-from results.text import MISSING, backend_name, plain, significant
+from results.text import MISSING, direction, significant
 
-#: Steps of training in which a recompile still counts as warming up.
-WARM_UP_STEPS: Final = 8
 _MEBIBYTE: Final = 2**20
+_NAMES: Final = ("Task", "Model", "Backend", "Mode")
 _TITLES: Final = (
-    *("Task", "Model", "Backend", "Mode", "Status", "Parity"),
+    *(*_NAMES, "Status", "Parity"),
     *("First step s: cold", "warm", "eager", "Compile s: tracing", "generating"),
-    *("Graphs", "Breaks", "Recompiles", "of them late", "Fallbacks"),
-    *("Step ms: eager", "compiled", "Break-even steps", "Host MiB above eager"),
+    *("Step ms: eager", "compiled", "Break-even steps", "epochs"),
+    *("s to eager's best score: eager", "compiled", "Cache hits: cold", "warm", "Host MiB above eager"),
 )
 
 
-def compile_blocks(records: Sequence[TrialRecord]) -> tuple[Block, ...]:
-    """Return the page's blocks; nothing where no trial was to compile."""
+def compile_blocks(records: Sequence[TrialRecord], races: Sequence[Race] = ()) -> tuple[Block, ...]:
+    """Return the page's blocks; nothing where no trial was to compile and no race had a compiled side."""
     compiled = [record for record in records if record.setting("compile.scope", "none") != "none"]
-    if not compiled:
+    raced = [(race, gain) for race in races if (gain := raced_gain(race)) is not None]
+    if not compiled and not raced:
         return ()
-    rows = [_row(record, records) for record in compiled]
-    table = make_table("torch.compile by trial", list(_TITLES), rows, text=list(_TITLES[:6]))
-    return (Prose(text=_summary(compiled, records)), table, *_reasons(compiled))
+    timed = [record for record in compiled if record.setting("compile.backend", "inductor") not in TRACERS]
+    return (
+        Prose(text=_does_it_help(raced)),
+        *([_race_table(raced)] if raced else []),
+        Prose(text=_does_it_pay(timed, records)),
+        *([_timed_table(timed, records)] if timed else []),
+        Prose(text=_which_mode(compiled)),
+        *([matrix(compiled)] if compiled else []),
+        *reasons(compiled),
+    )
+
+
+def raced_gain(race: Race) -> SpeedUp | None:
+    """Return the speed-up that a race of steps shows, eager over compiled; None where it is no such race or shows none.
+
+    The sides differ in torch.compile alone, and one of them is eager.
+    """
+    if race.what != "step" or not race.differences or any(not key.startswith("compile.") for key in race.differences):
+        return None
+    eager = [settings_of(side.config, "compile").get("scope", "none") == "none" for side in (race.a, race.b)]
+    gain = speed_up(race.verdict)
+    if gain is None or eager[0] == eager[1]:
+        return None
+    return gain if eager[0] else SpeedUp(ratio=1 / gain.ratio, low=1 / gain.high, high=1 / gain.low, n=gain.n)
 
 
 def gain(record: TrialRecord, records: Sequence[TrialRecord]) -> tuple[float | None, float | None, float | None]:
@@ -56,95 +83,123 @@ def gain(record: TrialRecord, records: Sequence[TrialRecord]) -> tuple[float | N
     return eager_s, compiled_s, break_even_steps(overhead, eager_s, compiled_s)
 
 
-def _row(record: TrialRecord, records: Sequence[TrialRecord]) -> tuple[str, ...]:
+def _does_it_help(raced: Sequence[tuple[Race, SpeedUp]]) -> str:
+    if not raced:
+        return (
+            "Does it help? Not raced: no duel in this store has an eager and a compiled side, so nothing is said of "
+            "speed (relduel duel a.compile=eager b.compile=MODE decides). Advice: stay eager until one does."
+        )
+    faster = [(race, its) for race, its in raced if its.low > 1]
+    slower = sum(its.high < 1 for _, its in raced)
+    words = (
+        f"Does it help? Of {len(raced)} races of eager against compiled, compiled steps are faster in {len(faster)}, "
+        f"slower in {slower}, and neither is shown in {len(raced) - len(faster) - slower}. "
+    )
+    if not faster:
+        return f"{words}Advice: stay eager here; a mode that does not make a step shorter never pays for its compiling."
+    race, best = max(faster, key=lambda its: its[1].low)
+    return (
+        f"{words}The surest: {race.model}, {race.b.name} against {race.a.name}: {significant(best.ratio)} times as "
+        f"fast ({significant(best.low)} to {significant(best.high)}). Advice: that mode, where training lasts beyond "
+        "its break-even; eager elsewhere."
+    )
+
+
+def _race_table(raced: Sequence[tuple[Race, SpeedUp]]) -> Table:
+    titles = ["Task", "Model", "A", "B", "Times as fast as eager", "90 % interval", "Processes"]
+    rows = [
+        (
+            *(race.task, race.model, race.a.name, race.b.name, significant(its.ratio)),
+            *(f"{significant(its.low)} to {significant(its.high)}", str(its.n)),
+        )
+        for race, its in raced
+    ]
+    return make_table("Eager against compiled, raced", titles, rows, text=titles[:4])
+
+
+def _does_it_pay(timed: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> str:
+    if not timed:
+        return "When does it pay for itself? No trial here generated code, so no time of one can say."
+    ended = ", ".join(f"{count} {status}" for status, count in Counter(its.status for its in timed).most_common())
+    words = f"When does it pay for itself? {len(timed)} trials were to generate code: {ended}. "
+    gains = [(gain(record, records), record) for record in timed if record.status == "ok"]
+    known = [(steps, record) for (_, _, steps), record in gains if steps is not None]
+    if not known:
+        return f"{words}None has an eager twin with steady steps: break-even is not known."
+    words += (
+        "Break-even is the seconds of compiling over what a step is shorter by, both from single trials: a "
+        "description, which holds only where a race shows the step to be shorter. "
+    )
+    paying = [its for its in known if its[0] < math.inf]
+    if not paying:
+        return f"{words}In none was the median step shorter than its eager twin's, so none would ever pay."
+    steps, best = min(paying, key=lambda its: its[0])
+    return (
+        f"{words}{len(paying)} of {len(known)} would pay; the soonest is {mode_of(best)} for {model_of(best)} in "
+        f"{arm_of(best)}, after {steps:.0f} steps."
+    )
+
+
+def _timed_table(timed: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> Table:
+    rows = [_timed_row(record, records) for record in timed]
+    return make_table("torch.compile by trial, with code generated", list(_TITLES), rows, text=list(_TITLES[:6]))
+
+
+def _timed_row(record: TrialRecord, records: Sequence[TrialRecord]) -> tuple[str, ...]:
     its = record.compile if record.status in {"ok", "error"} else {}
     eager_s, compiled_s, steps = gain(record, records)
     seconds, extra = its.get("compile_s", {}), extra_memory(its).get("host_peak_bytes")
+    hits = [side.get("caches", {}).get("fx_graph", {}).get("hit") for side in (its, its.get("warm", {}))]
     return (
-        f"{plain(record.setting('dataset.name', '?'), 60)} / {plain(record.setting('task.name', '?'), 60)}",
-        _model(record),
-        _arm(record),
-        plain(its.get("mode", record.setting("compile.scope")), 60),
-        record.status,
+        *(task_of(record), model_of(record), arm_of(record), mode_of(record), record.status),
         {True: "green", False: "RED"}.get(its.get("parity", {}).get("ok"), MISSING),
         *(significant(its.get(f"{start}_first_step_s")) for start in ("cold", "warm", "eager")),
         *(significant(seconds.get(part)) for part in ("frontend", "backend")),
-        *(_count(its.get(name)) for name in ("graphs", "graph_breaks", "recompiles")),
-        _count(len(late_recompiles(its, WARM_UP_STEPS)) if "failed_guards" in its else None),
-        _count(its.get("fallbacks")),
         *(significant(None if value is None else 1e3 * value) for value in (eager_s, compiled_s)),
-        MISSING if steps is None else "never" if math.isinf(steps) else f"{steps:.0f}",
+        *_break_even(record, steps),
+        *_to_target(record, records),
+        *(MISSING if hit is None else str(hit) for hit in hits),
         significant(None if extra is None else extra / _MEBIBYTE),
     )
 
 
-def _summary(compiled: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> str:
-    statuses = Counter(record.status for record in compiled)
-    ended = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
-    gains = [gain(record, records) for record in compiled if record.status == "ok"]
-    known = [(eager, its, steps) for eager, its, steps in gains if eager is not None and its is not None]
-    one = sum(
-        (its.get("graph_breaks"), its.get("fallbacks"), len(late_recompiles(its, WARM_UP_STEPS))) == (0, 0, 0)
-        for its in (record.compile for record in compiled if record.status == "ok")
-    )
-    shorter = sum(its < eager for eager, its, _ in known)
+def _break_even(record: TrialRecord, steps: float | None) -> tuple[str, str]:
+    """Return the steps and epochs to break even, as they are printed."""
+    epochs, num = record.setting("train.epochs"), record.steps.get("num")
+    if steps is None:
+        return MISSING, MISSING
+    if math.isinf(steps):
+        return "never", "never"
+    if not isinstance(epochs, int) or not isinstance(num, int) or not epochs or num < epochs:
+        return f"{steps:.0f}", MISSING
+    return f"{steps:.0f}", significant(break_even_epochs(steps, num // epochs))
+
+
+def _to_target(record: TrialRecord, records: Sequence[TrialRecord]) -> tuple[str, str]:
+    """Return the seconds of training, eager and compiled, until the eager twin's best validation score is reached."""
+    twin, metric = eager_twin(record, records), str(record.setting("task.metric", ""))
+    higher = direction(metric) == "higher is better"
+    if twin is None or record.status != "ok" or not direction(metric) or not twin.curve:
+        return MISSING, MISSING
+    scores = [point.val[metric] for point in twin.curve]
+    target = max(scores) if higher else min(scores)
+    found = (time_to_target(its.curve, metric, target, higher_is_better=higher) for its in (twin, record))
+    first, second = ("not reached" if math.isinf(its) else significant(its) for its in found)
+    return first, second
+
+
+def _which_mode(compiled: Sequence[TrialRecord]) -> str:
+    if not compiled:
+        return "Which mode to choose? No trial here compiled."
+    ended = Counter(record.status for record in compiled)
+    said = ", ".join(f"{count} {status}" for status, count in ended.most_common())
+    clean = [its for its in compiled if its.status == "ok" and is_one_graph(its.compile) and outlasts_warm_up(its)]
+    counts = Counter(mode_of(its) for its in clean if its.setting("compile.scope") == "model")
     words = (
-        f"{len(compiled)} trials were to compile: {ended}. {one} of those that ended ok had no graph break, no "
-        f"fallback and no recompile after step {WARM_UP_STEPS}. "
+        f"Which mode to choose? {len(compiled)} trials were to compile: {said}. In {len(clean)} training ran on one "
+        "graph, without a break, a fallback, or a recompile after the warm-up, on batches of changing size. "
     )
-    if not known:
-        return f"{words}None has an eager twin with steady steps: what compiling is worth is not shown here."
-    words += (
-        f"Of {len(known)} with an eager twin the median step was shorter in {shorter}. That describes separate "
-        "processes; a duel (relduel duel a.compile=eager b.compile=MODE) decides. "
-    )
-    paying = _paying(compiled, records)
-    if not paying:
-        return f"{words}Advice: stay eager; no mode made a step shorter, so none can pay for its compilation."
-    steps, best = min(paying, key=lambda its: its[0])
-    return (
-        f"{words}Advice: eager, unless a duel confirms a mode and training lasts beyond its break-even. The soonest "
-        f"here, if its step times hold, is {best.compile['mode']} for {_model(best)} in {_arm(best)}, after "
-        f"{steps:.0f} steps."
-    )
-
-
-def _paying(compiled: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> list[tuple[float, TrialRecord]]:
-    """Return the trials that ended ok and would break even at some time, with the steps that takes."""
-    found = [(gain(record, records)[2], record) for record in compiled if record.status == "ok"]
-    return [(steps, record) for steps, record in found if steps is not None and steps < math.inf]
-
-
-def _reasons(compiled: Sequence[TrialRecord]) -> list[Block]:
-    """List what kept trials from one graph, most frequent first: why it does not help where it does not."""
-    breaks: Counter[str] = Counter()
-    guards: Counter[str] = Counter()
-    for record in compiled:
-        for its in record.compile.get("breaks") or []:
-            breaks[f"{_arm(record)}, {_model(record)}: {_where(its)}: {its['reason']}"] += its["count"]
-        for its in late_recompiles(record.compile, WARM_UP_STEPS):
-            guards[f"{_arm(record)}, {_model(record)}: {_where(its)}: {its.get('reason') or 'no reason told'}"] += 1
-    ends = Counter(f"{_arm(record)}, {_model(record)}: {record.reason}" for record in compiled if record.reason)
-    titled = (("Graph breaks", breaks), ("Guards that failed after the warm-up", guards), ("Not ok, and why", ends))
-    return [
-        Points(title=title, items=tuple(f"{count} x {plain(line, 500)}" for line, count in its.most_common(40)))
-        for title, its in titled
-        if its
-    ]
-
-
-def _where(its: Mapping[str, Any]) -> str:
-    return str(its.get("where") or "place unknown")
-
-
-def _arm(record: TrialRecord) -> str:
-    form = form_of(record.config, record.environment)
-    return f"{backend_name(library_of(record.config))}{f' ({form})' if form else ''}"
-
-
-def _model(record: TrialRecord) -> str:
-    return plain(f"{record.setting('model.family', '?')} {record.setting('model.conv', '')}".strip(), 60)
-
-
-def _count(value: object) -> str:
-    return MISSING if value is None else str(value)
+    if not counts:
+        return words + "Of the whole model none did."
+    mode, count = counts.most_common(1)[0]
+    return words + f"Of the whole model most often under {mode}, {count} of them: the first to race."

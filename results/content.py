@@ -79,7 +79,7 @@ def build_document(
         )
     datasets = ", ".join(dict.fromkeys(trials["dataset"]))
     names = " and ".join(backend_name(name) for name in libraries_in(trials))
-    compiled = compile_blocks(records)
+    compiled = compile_blocks(records, races.races)
     left_out = exclusion_blocks(trials, records, parity, [*problems, *races.problems])
     sections = (
         Section(anchor="summary", title="What this shows", blocks=(_summary(trials, parity, records, races), made)),

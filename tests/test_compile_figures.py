@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from made_records import make_record
 
+from results.blocks import Block, Points, Prose, Table
 from results.compile_figures import (
     SpeedUp,
     break_even_epochs,
@@ -19,7 +21,11 @@ from results.compile_figures import (
     steady_step_s,
     time_to_target,
 )
-from results.record import CurvePoint
+from results.compile_page import compile_blocks, raced_gain
+from results.gate import Parity
+from results.races import Race
+from results.record import CurvePoint, TrialRecord
+from results.sides import Side
 from results.verdict import Verdict, not_comparable
 
 
@@ -110,38 +116,126 @@ def test_late_recompiles_and_extra_memory() -> None:
     assert extra_memory({}) == {}
 
 
-def test_page_has_a_row_a_cell_and_advises_from_it() -> None:
-    """Each trial that was to compile has a row; what broke is named; a slower mode is advised against."""
-    from results.compile_page import compile_blocks
-
+def page_records() -> dict[str, TrialRecord]:
+    """Return a compiled trial with breaks and a blocker, its eager twin, one that was refused, and one that traced."""
     record = compiled_record(predictions_hash="h")
     seen = {
         **record.compile,
-        "graphs": 3,
+        "graphs": 4,
+        "graphs_by_phase": {"first_step": 3, "evaluate": 1},
         "graph_breaks": 2,
         "recompiles": 0,
         "fallbacks": 1,
         "failed_guards": [],
         "compile_s": {"total": 30.0, "frontend": 10.0, "backend": 20.0},
         "breaks": [{"reason": "item", "where": "pkg/m.py:3", "called_from": None, "count": 2}],
+        "blockers": [
+            {"where": "lib/conv.py:7", "reason": "looks at data", "effect": "break", "line": "x", "owner": "y"}
+        ],
     }
     record = dataclasses.replace(record, compile=seen)
-    eager = dataclasses.replace(
-        record,
-        compile={"mode": "eager"},
-        config={**record.config, "compile": {"scope": "none"}},
-        steps={"step_s": [0.2] * 5, "num": 5},
+    config = {**record.config, "compile": {"scope": "none"}}
+    eager = dataclasses.replace(record, compile={"mode": "eager"}, config=config, steps={"step_s": [0.2] * 5, "num": 5})
+    skipped = dataclasses.replace(record, status="skipped", reason="allowed is cuda", compile={"mode": "max-autotune"})
+    clean = {"mode": "model eager", "graphs_by_phase": {"first_step": 1}, "graph_breaks": 0, "fallbacks": 0}
+    config = {**record.config, "compile": {"scope": "model", "backend": "eager"}}
+    section, steps = {**clean, "failed_guards": []}, {"step_s": [0.1] * 12, "num": 12}
+    tracing = dataclasses.replace(record, config=config, compile=section, steps=steps)
+    return {"record": record, "eager": eager, "skipped": skipped, "tracing": tracing}
+
+
+def page_text(blocks: Sequence[Block]) -> str:
+    """Return everything that prose and lists of a page say."""
+    return "\n".join(
+        its.text if isinstance(its, Prose) else "\n".join((its.title, *its.items))
+        for its in blocks
+        if isinstance(its, Prose | Points)
     )
-    skipped = dataclasses.replace(record, status="skipped", reason="allowed is cuda", compile={"mode": "eager"})
-    prose, table, *lists = compile_blocks([record, eager, skipped])
-    assert "2 trials were to compile: 1 ok, 1 skipped" in prose.text  # type: ignore[union-attr]
-    assert "Advice: stay eager" in prose.text  # type: ignore[union-attr]
-    rows = {row[4]: row for row in table.rows}  # type: ignore[union-attr]
-    assert rows["ok"][11:16] == ("3", "2", "0", "0", "1")
-    assert rows["ok"][-2] == "never"
-    assert any("2 x" in line and "pkg/m.py:3: item" in line for its in lists for line in its.items)  # type: ignore[union-attr]
-    assert any("allowed is cuda" in line for its in lists for line in its.items)  # type: ignore[union-attr]
-    faster = dataclasses.replace(eager, steps={"step_s": [0.5] * 5, "num": 5})
-    (prose, *_) = compile_blocks([record, faster])
-    assert "after 150 steps" in prose.text  # type: ignore[union-attr]
-    assert compile_blocks([eager]) == ()
+
+
+def test_page_has_a_place_for_each_trial_and_names_why() -> None:
+    """Each trial that was to compile is in the matrix; breaks, blockers and refusals are named; tracing has no time."""
+    blocks = compile_blocks([*page_records().values()])
+    timed, outcomes = (its for its in blocks if isinstance(its, Table))
+    assert "3 trials were to compile: 2 ok, 1 skipped" in page_text(blocks)
+    assert outcomes.rows[0][3:] == ("3 graphs, 2 breaks, 1 fallbacks", "skipped", "one graph")
+    assert [its.title for its in outcomes.columns][3:] == ["model", "max-autotune", "model (traced only)"]
+    assert [row[3] for row in timed.rows] == ["model", "max-autotune"]
+    assert timed.rows[0][13] == "never"
+    for said in ("2 x", "pkg/m.py:3: item", "allowed is cuda", "lib/conv.py:7: looks at data (break)"):
+        assert said in page_text(blocks)
+    assert compile_blocks([page_records()["eager"]]) == ()
+
+
+def test_a_short_run_shows_no_absence_of_late_recompiles() -> None:
+    """A trial that ended within its warm-up is told with its steps, and is not counted among those on one graph."""
+    short = dataclasses.replace(page_records()["tracing"], steps={"step_s": [0.1] * 8, "num": 8})
+    blocks = compile_blocks([short])
+    assert [its.rows[0][3:] for its in blocks if isinstance(its, Table)] == [("one graph in 8 steps",)]
+    assert "In 0 training ran on one graph" in page_text(blocks)
+
+
+def test_page_says_when_it_pays_and_for_how_long() -> None:
+    """A shorter median step has a break-even in steps and epochs, which single trials only describe."""
+    its = page_records()
+    faster = dataclasses.replace(its["eager"], steps={"step_s": [0.5] * 5, "num": 5})
+    blocks = compile_blocks([its["record"], faster])
+    assert "after 150 steps" in page_text(blocks)
+    assert "Not raced" in page_text(blocks)
+    assert "Advice: stay eager" in page_text(blocks)
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        ((0.7, 0.9), "faster in 1, slower in 0"),
+        ((1.1, 1.3), "faster in 0, slower in 1"),
+        ((0.9, 1.1), "neither is shown in 1"),
+    ],
+)
+def test_page_advises_from_races(interval: tuple[float, float], words: str) -> None:
+    """Only an interval on one side of 1 is a speed-up; whichever side is eager; a race of two modes tells none."""
+    low, high = interval
+    verdict = Verdict(verdict="BETTER", ratio=math.sqrt(low * high), ci90=interval, n=10)
+    race = make_race("none", "model", verdict)
+    text = page_text(compile_blocks([], [race]))
+    assert words in text
+    assert ("Advice: stay eager" in text) == (high > 1)
+    turned = make_race("model", "none", dataclasses.replace(verdict, ratio=1 / verdict.ratio, ci90=(1 / high, 1 / low)))  # type: ignore[operator]
+    first, second = raced_gain(race), raced_gain(turned)
+    assert first is not None
+    assert second is not None
+    assert (second.low, second.high) == pytest.approx((first.low, first.high))
+    assert raced_gain(make_race("conv", "model", verdict)) is None
+    assert raced_gain(dataclasses.replace(race, what="batch")) is None
+    assert raced_gain(dataclasses.replace(race, differences={"backend.name": ("pyg", "dgl")})) is None
+
+
+def make_race(a: str, b: str, verdict: Verdict) -> Race:
+    """Return a race of steps between two scopes of compiling."""
+    sides = [
+        Side(
+            library="pyg",
+            arm="pyg (COO)",
+            own=f"scope={scope}",
+            parity=Parity(state="green"),
+            config={"compile": {"scope": scope}},
+        )
+        for scope in (a, b)
+    ]
+    return Race(
+        duel_id="d",
+        kind="declared",
+        why="",
+        task="shop / churn",
+        model="sage",
+        what="step",
+        a=sides[0],
+        b=sides[1],
+        differences={"compile.scope": (a, b)},
+        machine="m",
+        notes=(),
+        started_at="2026-11-21T00:00:00Z",
+        command="relduel duel",
+        verdict=verdict,
+    )

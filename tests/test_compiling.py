@@ -1,6 +1,7 @@
 """torch.compile: which settings fit, that regions are really compiled, what is watched, and what counts as the same."""
 
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -24,12 +25,14 @@ from backends.tensors import to_tensor
 from backends.weights import build_model
 from harness import compile_trial
 from harness.compile_config import CompileConfig
+from harness.compile_facts import compile_facts
 from harness.compile_parity import compare, summarise
 from harness.compile_trial import run_trial_job, verdict_of
 from harness.compile_watch import CompileWatch, group_breaks, public_path, shorten
 from harness.compile_window import CompiledWindow
-from harness.compose import SHELF, compose_trial, expand, shelf_names
+from harness.compose import compose_trial, expand, shelf_names
 from harness.duel_plan import plan_duel
+from harness.feed import Feed
 from harness.launch import child_environment
 from harness.plan import plan_trials
 from harness.torch_compile import RECOMPILE, assert_compiled, one_graph_or_unavailable, torch_compile
@@ -410,19 +413,76 @@ def _fail() -> float:
 
 
 def test_every_cell_of_the_sweep_is_planned() -> None:
-    """Every family meets every library, form and mode, eager among them, which the others are held against."""
-    from harness.compose import read_sweep
+    """Every family meets every library, form and mode that only trace; what generates code has its eager twin."""
+    from harness.compose import expand_sweep
 
-    cells = {
-        (its.config.model.family, its.config.backend.name, its.config.model.conv, its.config.compile.label)
-        for its in expand(read_sweep("compile")[1])
+    configs = [its.config for its in expand_sweep("compile")]
+    tracing = {
+        (its.model.family, its.backend.name, its.model.conv, its.backend.ops, its.compile.label)
+        for its in configs
+        if its.compile.on and not its.compile.generates_code
     }
-    families, libraries, forms, modes = (sorted({cell[index] for cell in cells}) for index in range(4))
-    assert len(cells) == len(families) * len(libraries) * len(forms) * len(modes)
-    assert {"sage", "gat", "rgcn", "hgt", "homogeneous"} == set(families)
-    assert {"pyg", "dgl"} <= set(libraries)
-    assert "eager" in modes
-    assert (SHELF / "sweep" / "compile-f1.yaml").is_file()
+    families = ("sage", "gat", "rgcn", "hgt", "homogeneous")
+    arms = {(name, conv, "native") for name in ("pyg", "dgl") for conv in ("native", "primitive")}
+    arms |= {("reference", "native", "native"), ("dgl", "primitive", "library"), ("pyg", "native", "traceable")}
+    modes = {cell[-1] for cell in tracing if cell[1] == "reference"}
+    assert len(modes) == 7
+    for family, arm, mode in itertools.product(families, arms, modes):
+        assert ((family, *arm, mode) in tracing) == (arm[2] != "traceable" or family in ("rgcn", "hgt"))
+    timed = [its for its in configs if its.compile.generates_code]
+    twins = {dataclasses.replace(its, compile=CompileConfig()) for its in timed}
+    assert timed
+    assert twins <= set(configs)
+    assert {its.sampler.padding for its in configs if its.compile.dynamic is False} == {None, 1.25}
+
+
+def test_parts_of_a_sweep_come_under_one_s_own_overrides() -> None:
+    """The parts are expanded in turn after what all share; a reader's own override replaces both."""
+    from harness.compose import expand_sweep
+
+    own = expand_sweep("compile", ["model=gat", "train.batch_size=16", "backend=pyg", "backend.ops=native"])
+    assert {its.config.model.family for its in own} == {"gat"}
+    assert {its.config.train.batch_size for its in own} == {16}
+    assert len(own) < len(expand_sweep("compile"))
+
+
+def test_counts_of_a_model_without_code_come_with_parity_and_blockers(club: Path) -> None:
+    """A compiler that generates no code is asked in the trial's own process, and another function is an error."""
+    its = Small(club, "backend=pyg", "model=rgcn", "compile=model-dynamic", "compile.backend=eager")
+    seeds = TemporalSampler(its.task.graph, its.config.sampler, 0)
+    feed = Feed(
+        backend=its.backend,
+        graph=its.graph,
+        task=its.task,
+        sampler=seeds,
+        layout=its.config.layout,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    facts = compile_facts(its.config, its.model(), feed)
+    assert facts["parity"]["ok"]
+    assert {row["dtype"] for row in facts["parity"]["rows"]} == {"float32"}
+    assert any("rgcn_conv.py" in blocker["where"] for blocker in facts["blockers"])
+    other = its.model()
+    other.read_out = lambda x_NC, num: 1.1 * other.head(x_NC[:num])  # type: ignore[method-assign]
+    section = compile_facts(its.config, other, feed)
+    assert verdict_of(section)["status"] == "error"
+    coded = dataclasses.replace(its.config, compile=CompileConfig(scope="model"))
+    assert "parity" not in compile_facts(coded, its.model(), feed)
+
+
+def test_only_a_compiler_that_generates_code_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts take one process; a red parity that came with them still makes the trial an error."""
+    jobs: list[str] = []
+
+    def run_job(job: dict[str, Any], **how: Any) -> dict[str, Any]:
+        jobs.append(job["kind"])
+        return {"status": "ok", "compile": {"parity": {"ok": False, "rows": [], "reason": "planted"}}}
+
+    monkeypatch.setattr(compile_trial, "run_job", run_job)
+    config = compose_trial(["compile=model-dynamic", "compile.backend=eager"]).config
+    assert run_trial_job({"kind": "trial"}, config)["status"] == "error"
+    assert jobs == ["trial"]
 
 
 @pytest.mark.slow

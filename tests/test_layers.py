@@ -20,10 +20,10 @@ HEAVY = LIBRARIES | {"pandas", "relbench", "numpy", "hydra", "matplotlib", "numb
 CHILD = {
     f"harness.{name}"
     for name in (
-        *("arena", "arm_worker", "arms", "assembly", "clock", "company", "compile_parity", "compile_probe"),
-        *("compile_watch", "compile_window", "doctor", "draw", "duel_process", "energy", "feed", "gate_batches"),
-        *("memory", "nvml", "objective", "padding_log", "parity", "phases", "precision", "ranking", "sampler_check"),
-        *("seeding", "serving", "split", "torch_compile", "train", "trial"),
+        *("arena", "arm_worker", "arms", "assembly", "clock", "company", "compile_facts", "compile_parity"),
+        *("compile_probe", "compile_watch", "compile_window", "doctor", "draw", "duel_process", "energy", "feed"),
+        *("gate_batches", "memory", "nvml", "objective", "padding_log", "parity", "phases", "precision", "ranking"),
+        *("sampler_check", "seeding", "serving", "split", "torch_compile", "train", "trial"),
     )
 }
 

@@ -123,18 +123,18 @@ PARITIES: dict[str, tuple[dict[str, Any] | None, str]] = {
         make_parity(rows=[*make_parity()["rows"], make_parity()["rows"][1] | {"ok": False, "max_rel_diff": 3e-3}]),
         "red: dgl, sage, float32, outputs differs by 3.0e-03, tolerance 1.0e-05",
     ),
-    "no rows": (make_parity(rows=[]), "missing: parity run k1 has no row for pyg, sage, float32, coo"),
+    "no rows": (make_parity(rows=[]), "missing: parity run k1 has no row for pyg, sage, float32, coo, int64"),
     "one backend": (
         make_parity(rows=make_parity()["rows"][:1]),
         "missing: parity run k1 has no row for dgl, sage, float32, auto",
     ),
     "another dtype": (
         make_parity(rows=[row | {"dtype": "float64"} for row in make_parity()["rows"]]),
-        "missing: parity run k1 has no row for pyg, sage, float32, coo",
+        "missing: parity run k1 has no row for pyg, sage, float32, coo, int64",
     ),
     "another family": (
         make_parity(rows=[row | {"family": "gat"} for row in make_parity()["rows"]]),
-        "missing: parity run k1 has no row for pyg, sage, float32, coo",
+        "missing: parity run k1 has no row for pyg, sage, float32, coo, int64",
     ),
     "another data set": (make_parity(dataset="rel-f1"), "missing: parity run k1 is about rel-f1"),
 }

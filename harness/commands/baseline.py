@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.commands.common import add_store, print_json
+
+if TYPE_CHECKING:
+    from results.record import TrialRecord
 
 EXAMPLES = """\
 example:
   relduel baseline --store runs/main
   relduel baseline --store runs/main --out baseline.jsonl --replace
+  relduel baseline --store runs/compile --compile-counts
 
 A cell is one config with all its seeds. Failed trials and those that began on a busy machine are never promoted; each
 is listed with its reason. The file is written whole, into results/baselines of the current folder unless --out says
 where; cells that it has already stay, and those that were measured anew are an error without --replace.
+With --compile-counts it writes what torch.compile did in each cell instead, one file for each minor version of torch.
 """
 
 
@@ -24,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="the baseline (results/baselines/MACHINE.jsonl)")
     parser.add_argument("--replace", action="store_true", help="put new measurements in place of older ones of a cell")
+    parser.add_argument(
+        "--compile-counts", action="store_true", help="write expected graphs, breaks and recompiles; --out: the folder"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
 
     store = Store(options.store)
     records, problems = store.records()
+    if options.compile_counts:
+        return _write_counts(options, records)
     if not records and not problems:
         raise ValueError(f"--store {options.store}: holds no trials; fill it with relduel sweep, or name another")
     cells, refused = promote(gather(records))
@@ -100,3 +112,19 @@ def run(options: argparse.Namespace) -> int:
     if not cells:
         print("relduel baseline: nothing in this store may be promoted", file=sys.stderr)
     return 0 if cells else 1
+
+
+def _write_counts(options: argparse.Namespace, records: Sequence[TrialRecord]) -> int:
+    """Write what torch.compile did in a store's trials as what is expected of it; ValueError where nothing compiled."""
+    from results.expected_compile import FOLDER, expected_cells, write_expected
+
+    cells = expected_cells(records)
+    if not cells:
+        raise ValueError(f"--store {options.store}: no trial of it compiled; fill it with relduel sweep compile")
+    files = write_expected(options.out or FOLDER, cells)
+    if options.json:
+        print_json({"files": [{"path": str(path), "cells": count} for path, count in files.items()]})
+    else:
+        for path, count in files.items():
+            print(f"{path}: {count} cells, {len(cells)} of them from this store")
+    return 0

@@ -14,17 +14,23 @@ EXAMPLES = """\
 example:
   relduel check --baseline results/baselines/MACHINE.jsonl --store runs/new
   relduel check --baseline FILE --store runs/new --against-commit v1.2 --markdown check.md --junit check.xml
+  relduel check --compile-counts results/expected_compile --store runs/compile
 
 Stored times only screen. What they suspect is raced: the baseline's commit, in a worktree, in turn with this checkout;
 the check fails on time only where that duel's interval lies above 2 %. Data in a folder: give dataset.path=FOLDER too.
 Exit code 1: a regression, confirmed in time, or of quality, memory, counts or outcome.
+
+--compile-counts holds what torch.compile did against the committed counts of this minor version of torch, exactly.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the baseline, the store, how suspects are confirmed, and the files to write."""
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dataset.path=FOLDER, for confirming duels")
-    parser.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="what relduel baseline wrote")
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="what relduel baseline wrote")
+    parser.add_argument(
+        "--compile-counts", type=Path, metavar="FOLDER", help="what relduel baseline --compile-counts wrote"
+    )
     add_store(parser)
     parser.add_argument("--against-commit", metavar="REV", help="race this commit (by default each cell's own)")
     parser.add_argument("--no-confirm", action="store_true", help="screen times only: suspects are INCONCLUSIVE")
@@ -44,22 +50,26 @@ def run(options: argparse.Namespace) -> int:
     from results.cells import gather
     from results.check import check_cells
     from results.check_reports import by_urgency, headline, make_document, render_junit, render_markdown
+    from results.expected_compile import check_expected, read_all_expected
     from results.pytest_benchmark import benchmark_document
     from results.store import Store, write_over
     from results.verdict import MIN_PROCESSES
 
     if options.processes is not None and options.processes < MIN_PROCESSES:
         raise ValueError(f"--processes {options.processes}: allowed is {MIN_PROCESSES} or more")
-    if not options.baseline.is_file():
+    if options.baseline is None and options.compile_counts is None:
+        raise ValueError("nothing to check against: give --baseline FILE, --compile-counts FOLDER, or both")
+    expected = [] if options.compile_counts is None else read_all_expected(options.compile_counts)
+    if options.baseline is not None and not options.baseline.is_file():
         raise ValueError(f"--baseline {options.baseline}: no such file; relduel baseline writes one")
     data = _data_folder(options.overrides)
-    cells = read_baseline(options.baseline)
-    if not cells:
+    cells = [] if options.baseline is None else read_baseline(options.baseline)
+    if not cells and options.baseline is not None:
         raise ValueError(f"--baseline {options.baseline}: holds no cells; promote a store (relduel baseline)")
     store = Store(options.store)
     records, problems = store.records()
-    new = gather(records)
-    if not {cell.cell for cell in cells} & ({cell.cell for cell in new.cells} | new.failures.keys()):
+    new = gather(records if cells else [])
+    if cells and not {cell.cell for cell in cells} & ({cell.cell for cell in new.cells} | new.failures.keys()):
         raise ValueError(f"--store {options.store}: holds none of the {len(cells)} cells of {options.baseline}")
     calibrations, unread = known_calibrations([*new.cells, *cells], store)
     how = Confirming(
@@ -72,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
     ways: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if options.no_confirm else confirming(how)
     with ways as confirm:
         verdicts = check_cells(cells, new, calibrations=calibrations, confirm=confirm)
+    if expected:
+        verdicts += check_expected(expected, records)
     notes = [*unread, *(f"unreadable: {problem}" for problem in problems)]
     notes += [f"left out: {problem}" for problem in new.left_out]
     machines = {cell.machine for cell in new.cells}

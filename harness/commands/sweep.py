@@ -119,11 +119,10 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _planned_by_name(options: argparse.Namespace) -> tuple[list[Any], list[str]]:
     """Plan a named sweep; return the trials and the words that name it."""
-    from harness.compose import expand, read_sweep
+    from harness.compose import expand_sweep
     from harness.plan import plan_trials
 
-    _, overrides = read_sweep(options.name)
-    trials = plan_trials(expand([*overrides, *options.overrides]), quality_only=options.quality_only)
+    trials = plan_trials(expand_sweep(options.name, options.overrides), quality_only=options.quality_only)
     return trials, [options.name, *(["--quality-only"] if options.quality_only else [])]
 
 

@@ -14,11 +14,10 @@ import torch
 from backends.batch import Batch, PairBatch
 from backends.blockers import find_blockers
 from backends.model import RelationalModel
-from backends.weights import build_model
+from harness.assembly import make_model
 from harness.compile_parity import compare, summarise
 from harness.config import TrialConfig
 from harness.feed import Feed
-from harness.objective import head_width
 from harness.seeding import shuffled_rows
 
 
@@ -40,15 +39,7 @@ def parity_of_trained(config: TrialConfig, model: RelationalModel, feed: Feed) -
         return dataclasses.replace(feed, dtype=dtype).batch("train", rows)
 
     def make_eager(dtype: torch.dtype) -> tuple[RelationalModel, Batch | PairBatch]:
-        twin = build_model(
-            feed.backend,
-            config.model,
-            feed.task.graph.schema,
-            seed=config.seed,
-            device=feed.device,
-            dtype=dtype,
-            num_outputs=head_width(feed.task, config.model),
-        )
+        twin = make_model(config, feed.backend, feed.task, dtype)
         twin.load_state_dict(model.state_dict())
         return twin.train(model.training), batch_in(dtype)
 

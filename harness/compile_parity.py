@@ -23,10 +23,9 @@ from backends.model import RelationalModel
 from backends.parity import TOLERANCE, max_rel_diff
 from backends.sampler import TemporalSampler
 from backends.spec import SamplerSpec
-from backends.weights import build_model
+from harness.assembly import make_model
 from harness.config import TrialConfig
 from harness.draw import draw
-from harness.objective import head_width
 from harness.parity import FLOOR_FACTOR, SINGLE_CEILING
 from harness.seeding import shuffled_rows
 from harness.torch_compile import torch_compile
@@ -64,15 +63,7 @@ def parity_of(config: TrialConfig, folder: Path) -> dict[str, Any]:
     subgraph, target = draw(task, sampler, rows, split="train", epoch=0, link=config.model.link)
 
     def make(dtype: torch.dtype) -> tuple[RelationalModel, Batch | PairBatch]:
-        model = build_model(
-            backend,
-            config.model,
-            schema,
-            seed=config.seed,
-            device=device,
-            dtype=dtype,
-            num_outputs=head_width(task, config.model),
-        )
+        model = make_model(config, backend, task, dtype)
         batch = build_any_batch(
             backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype
         )

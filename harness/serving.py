@@ -27,11 +27,10 @@ from backends.registry import UnavailableError
 from backends.samplers import make_sampler
 from backends.spec import BackendSpec, Layout
 from backends.subgraph import Subgraph
-from backends.weights import build_model
+from harness.assembly import make_model
 from harness.clock import now_s
 from harness.config import TrialConfig
 from harness.feed import Feed
-from harness.objective import head_width
 from harness.open_loop import poisson_arrivals, serve_on_schedule, wait_until_s
 from harness.phases import PhaseLog
 from harness.seeding import seed_torch, shuffled_rows
@@ -66,15 +65,7 @@ class Server:
             dtype=dtype,
         )
         phases.enter("build_model")
-        self.model = build_model(
-            library,
-            config.model,
-            task.graph.schema,
-            seed=config.seed,
-            device=device,
-            dtype=dtype,
-            num_outputs=head_width(task, config.model),
-        ).eval()
+        self.model = make_model(config, library, task).eval()
         self.rows = shuffled_rows(len(task.split.test), seed=config.seed, epoch=0)
         self.encoded = EncodedRows([table.num_rows for table in task.graph.tables])
 

@@ -92,10 +92,10 @@ def recipe_of(record: TrialRecord) -> str | None:
     own_channels, own_fanout = record.setting(_CHANNELS, 0), record.setting(_FANOUT, [])
     if (own_channels, own_fanout) == (channels, fanout):
         return "reference"
-    at_most = len(own_fanout) == len(fanout) and all(
-        0 < its <= most for its, most in zip(own_fanout, fanout, strict=False)
-    )
-    return f"smaller: {own_channels} channels, fan-out {own_fanout}" if at_most and own_channels <= channels else None
+    if len(own_fanout) != len(fanout) or own_channels > channels:
+        return None
+    smaller = all(0 < its <= most for its, most in zip(own_fanout, fanout, strict=True))
+    return f"smaller: {own_channels} channels, fan-out {own_fanout}" if smaller else None
 
 
 def is_scored(record: TrialRecord, published: PublishedTask) -> bool:

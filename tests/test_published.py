@@ -13,6 +13,7 @@ import pytest
 import sklearn.metrics
 
 from harness.compose import expand, read_sweep
+from harness.plan import gate_settings
 from results import published
 from results.blocks import Table
 from results.frame import trials_frame
@@ -101,7 +102,7 @@ def test_the_sweeps_run_what_the_table_calls_the_recipe(task: str) -> None:
     """`sweep published` is the recipe for every task, whatever configs/task says; the small one is called smaller."""
     test = [{"roc_auc": 0.7, "mae": 4.0, "rmse": 5.0}]
     assert recipe_of(of_sweep("published", task, test)[0]) == "reference"
-    assert recipe_of(of_sweep("published-small", task, test)[0]) == "smaller: 64 channels, fan-out [16, 8]"
+    assert recipe_of(of_sweep("published-small", task, test)[0]) == "smaller: 32 channels, fan-out [8, 4]"
     assert recipe_of(make_record()) is None
 
 
@@ -133,7 +134,7 @@ def test_what_lies_outside_is_marked_in_both_forms(tmp_path: Path) -> None:
     assert table.marked == {0, 1, 2, 3}
     page, markdown = written(fill(tmp_path, records))
     assert page.count('<tr class="alarm">') == markdown.count(OUTSIDE) == 4
-    assert "smaller: 64 channels, fan-out" in markdown
+    assert "smaller: 32 channels, fan-out" in markdown
 
 
 def test_a_report_that_forgives_too_much_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,3 +166,10 @@ def test_without_baseline_score_or_recipe_there_is_no_section(tmp_path: Path) ->
         assert published_blocks(trials_frame(records), records) == ()
     page, _ = written(fill(tmp_path, [make_record(), make_record("dgl")]))
     assert "Published scores" not in page
+
+
+def test_a_gate_is_asked_for_the_targets_that_are_learnt() -> None:
+    """Targets as they are make another loss than standardised ones, so another gate has to prove it."""
+    config = expand(["dataset=shop"])[0].config
+    other = dataclasses.replace(config, train=dataclasses.replace(config.train, standardise=False))
+    assert gate_settings(config) != gate_settings(other)

@@ -27,8 +27,8 @@ _READING = (
     f"A published value is inside where it lies within {NUM_SDS:g} SD of the mean over seeds, the variance being that "
     "of seeds plus that of drawing the test rows (AUROC: Hanley and McNeil; MAE: SD of the absolute errors). Both "
     "sides were scored on the same test rows, so the second part is generous: inside is weak evidence, outside is "
-    "strong. Where the recipe is called smaller, the reference recipe did not run, and its published value stands beside "
-    "another model."
+    "strong. Where the recipe is called smaller, the reference recipe did not run, and its published value stands "
+    "beside another model."
 )
 
 

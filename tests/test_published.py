@@ -173,3 +173,12 @@ def test_a_gate_is_asked_for_the_targets_that_are_learnt() -> None:
     config = expand(["dataset=shop"])[0].config
     other = dataclasses.replace(config, train=dataclasses.replace(config.train, standardise=False))
     assert gate_settings(config) != gate_settings(other)
+
+
+def test_the_reference_head_is_linear() -> None:
+    """RelBench asks PyG for a head of one layer with batch norm, and gets no norm: our linear head lacks nothing."""
+    from torch_geometric.nn import MLP
+
+    head = MLP(8, out_channels=1, norm="batch_norm", num_layers=1)
+    assert [name for name, _ in head.named_parameters()] == ["lins.0.weight", "lins.0.bias"]
+    assert not list(head.buffers())

@@ -177,7 +177,8 @@ class Arena:
         return self.traces[spec]
 
     def _train(self, spec: BackendSpec) -> Trace:
-        model, objective = self.fresh(spec), objective_of(self.task, self.model.link)
+        model = self.fresh(spec)
+        objective = objective_of(self.task, self.model.link, standardise=self.train.standardise)
         optimizer = make_optimizer(model, self.train)
         batches = [self.batch(spec, index) for index in range(len(self.subgraphs))]
         losses = [train_step(model, optimizer, objective, batch) for batch in batches]

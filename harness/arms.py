@@ -168,7 +168,8 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
 
     watch = CompileWatch.start(config.compile)
     torch_compile(model, config.compile)
-    objective, optimizer, turn = objective_of(task, config.model.link), make_optimizer(model, config.train), _Turn()
+    objective = objective_of(task, config.model.link, standardise=config.train.standardise)
+    optimizer, turn = make_optimizer(model, config.train), _Turn()
     losses: list[Tensor] = []
 
     def step() -> None:

@@ -69,7 +69,8 @@ class TrainConfig:
     """Adam over ``epochs`` passes; ``eval_every`` counts steps between evaluations, null: after each epoch.
 
     ``prefetch`` batches are made ahead of their step, by a thread beside it; 0 makes each when its step begins, which
-    is what a comparison of models wants.
+    is what a comparison of models wants. ``standardise`` gives a regression's targets mean 0 and SD 1 by the train
+    split; without it they are learnt as they are, which is what RelBench's own script does.
     """
 
     epochs: int = 10
@@ -78,6 +79,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     eval_every: int | None = None
     prefetch: int = 0
+    standardise: bool = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):

@@ -35,8 +35,11 @@ def head_width(task: TaskSpec, model: ModelSpec) -> int:
     return model.channels if task.destination is not None and model.link == "two_tower" else task.num_outputs
 
 
-def objective_of(task: TaskSpec, link: str = "two_tower") -> Objective:
-    """Fit the objective of a task on its train targets; ``link`` says how a recommendation asks."""
+def objective_of(task: TaskSpec, link: str = "two_tower", *, standardise: bool = True) -> Objective:
+    """Fit the objective of a task on its train targets.
+
+    ``link`` says how a recommendation asks; without ``standardise`` a regression learns its targets as they are.
+    """
     if task.task_type == "recommendation":
         return TwoTower() if link == "two_tower" else IdAware()
     if task.task_type == "binary_classification":
@@ -47,7 +50,8 @@ def objective_of(task: TaskSpec, link: str = "two_tower") -> Objective:
         return Multilabel()
     target = task.split.train.target
     low, high = np.percentile(target, [2, 98])
-    return Regression(shift=float(np.mean(target)), scale=task.train_std or 1.0, low=float(low), high=float(high))
+    shift, scale = (float(np.mean(target)), task.train_std or 1.0) if standardise else (0.0, 1.0)
+    return Regression(shift=shift, scale=scale, low=float(low), high=float(high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +126,7 @@ class IdAware:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regression:
-    """L1 on targets standardised by the train split.
+    """L1 on (target - shift) / scale: standardised by the train split, or as they are.
 
     Predictions are scaled back and clamped to its 2nd and 98th percentile, as RelBench does.
     """

@@ -202,6 +202,7 @@ def gate_settings(config: TrialConfig) -> list[Any]:
         config.dataset.build_options(),
         config.train.lr,
         config.train.weight_decay,
+        config.train.standardise,
     ]
 
 

@@ -40,7 +40,8 @@ def measure_split(
     device = feed.device
     state = {name: value.clone() for name, value in model.state_dict().items()}
     training = model.training
-    objective, optimizer = objective_of(feed.task, feed.link), make_optimizer(model, config)
+    objective = objective_of(feed.task, feed.link, standardise=config.standardise)
+    optimizer = make_optimizer(model, config)
 
     def step(epoch: int, rows: Int64Array) -> None:
         train_step(model, optimizer, objective, feed.batch("train", rows, epoch))

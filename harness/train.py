@@ -116,7 +116,8 @@ def _train(
     on_step: Callable[[int, int], None],
 ) -> History:
     task, device = feed.task, feed.device
-    objective, optimizer, history = objective_of(task, feed.link), make_optimizer(model, config), History()
+    objective = objective_of(task, feed.link, standardise=config.standardise)
+    optimizer, history = make_optimizer(model, config), History()
     per_epoch = math.ceil(len(task.split.train) / config.batch_size)
     every = config.eval_every or per_epoch
     total, step, best, best_state = config.epochs * per_epoch, 0, math.nan, {}

@@ -23,13 +23,15 @@ class Column:
 class Table:
     """A caption, columns, and rows with a text per column; a row's first text is its heading.
 
-    A ``folded`` one begins shut where the format can open it.
+    A ``folded`` one begins shut where the format can open it. Rows in ``marked`` are red where there is colour; a text
+    in them says the same.
     """
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     folded: bool = False
+    marked: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         for row in self.rows:

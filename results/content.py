@@ -24,6 +24,7 @@ from results.gate import MARKS_LEGEND, Parity, parity_of
 from results.listings import ID_DIGITS, phase_tables, trials_table
 from results.pictures import convergence_blocks, measure_blocks
 from results.proofs import arms_table, parity_table
+from results.published_page import published_blocks
 from results.race_blocks import race_blocks, tally
 from results.races import Races
 from results.record import TrialRecord
@@ -79,11 +80,12 @@ def build_document(
         )
     datasets = ", ".join(dict.fromkeys(trials["dataset"]))
     names = " and ".join(backend_name(name) for name in libraries_in(trials))
-    compiled = compile_blocks(records, races.races)
+    compiled, published = compile_blocks(records, races.races), published_blocks(trials, records)
     left_out = exclusion_blocks(trials, records, parity, [*problems, *races.problems])
     sections = (
         Section(anchor="summary", title="What this shows", blocks=(_summary(trials, parity, records, races), made)),
         Section(anchor="headline", title="Scores and costs", blocks=_headline(trials, records, parity)),
+        *([Section(anchor="published", title="Published scores", blocks=published)] if published else []),
         section,
         Section(anchor="convergence", title="Convergence", blocks=convergence_blocks(curves_frame(records, trials))),
         Section(

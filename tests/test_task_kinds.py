@@ -43,6 +43,18 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shop(tmp_path_factory.mktemp("shop") / "shop", scale=0.1)
 
 
+def test_a_regression_may_learn_its_targets_as_they_are(shop: Path) -> None:
+    """Without standardising, the loss is the plain L1 error and a prediction the clamped output; with it, neither."""
+    task = load_task(shop, "customer-spend")
+    target = torch.tensor(task.split.train.target[:50])
+    output = target.unsqueeze(1) + 3.0
+    low, high = np.percentile(task.split.train.target, [2, 98])
+    plain, usual = objective_of(task, standardise=False), objective_of(task)
+    assert plain.loss(output, target).item() == pytest.approx(3.0)
+    assert np.allclose(plain.predict(output).numpy(), np.clip(output.squeeze(1).numpy(), low, high))
+    assert usual.loss(output, target).item() != pytest.approx(3.0, rel=1e-3)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_each_type_has_its_own_objective_and_head(name: str, shop: Path) -> None:
     """The outputs of a model are as many as the task has classes or labels, and predictions fit the metric."""

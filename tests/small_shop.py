@@ -11,7 +11,13 @@ from harness.compose import expand
 from harness.plan import PlannedTrial, plan_trials
 
 ROOT = Path(__file__).parents[1]
-MODEL = ["train.epochs=1", "model.channels=8", "model.encoder_layers=1", "sampler.fanout=[4,2]"]
+MODEL = [
+    "train.epochs=1",
+    "model.channels=8",
+    "model.encoder_layers=1",
+    "sampler.fanout=[4,2]",
+    "measure.split_steps=0",
+]
 SMALL = ["dataset.scale=0.1", *MODEL]
 
 

@@ -103,7 +103,7 @@ def test_mistyped_words_name_the_closest(
         ("relduel sw", {"sweep"}),
         ("relduel run backend=p", {"pyg"}),
         ("relduel run model.ch", {"model.channels="}),
-        ("relduel sweep de", {"demo"}),
+        ("relduel sweep dem", {"demo"}),
         ("relduel ls ta", {"tasks"}),
     ],
 )

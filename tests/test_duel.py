@@ -275,8 +275,9 @@ def test_pool_rates_count_verdicts() -> None:
         pool_rates(Duel(duel_id="d", processes=processes), 40, margin=Margin())
 
 
-def test_calibration_is_one_machine_s(own_cache: Path) -> None:
+def test_calibration_is_one_machine_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A calibration is found for its machine and no other; a torn one is an error that says what to do."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     environment = collect_environment(threads=1, device="cpu", backends={})
     assert find_calibration(environment) is None
     found = Calibration(

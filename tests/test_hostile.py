@@ -45,7 +45,7 @@ def test_hostile_names_run_and_stay_inert(tmp_path: Path) -> None:
     """Both libraries train on it, parity is green, and the report shows the names as text in a real browser."""
     folder = evil_folder(tmp_path / "data")
     store = ["--store", str(tmp_path / "store")]
-    chosen = ["dataset=folder", f"dataset.path='{folder}'", f'task="{EVIL}"', *MODEL, *store]
+    chosen = ["dataset=folder", f"dataset.path='{folder}'", f'task="{EVIL}"', "model=sage", *MODEL, *store]
     parity = relduel("parity", *chosen, "--json")
     assert parity.returncode == 0, parity.stderr + parity.stdout
     for library in ("pyg", "dgl"):

@@ -126,7 +126,7 @@ PARITIES: dict[str, tuple[dict[str, Any] | None, str]] = {
     "no rows": (make_parity(rows=[]), "missing: parity run k1 has no row for pyg, sage, float32, coo, int64"),
     "one backend": (
         make_parity(rows=make_parity()["rows"][:1]),
-        "missing: parity run k1 has no row for dgl, sage, float32, auto",
+        "missing: parity run k1 has no row for dgl, sage, float32, auto, int64",
     ),
     "another dtype": (
         make_parity(rows=[row | {"dtype": "float64"} for row in make_parity()["rows"]]),

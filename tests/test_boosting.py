@@ -139,6 +139,7 @@ def test_a_task_is_fitted_once(trial: PlannedTrial, tmp_path: Path, monkeypatch:
     assert not answers
 
 
+@pytest.mark.slow
 def test_a_trial_has_them_in_its_record_and_the_verb_shows_them(
     tmp_path: Path, own_cache: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

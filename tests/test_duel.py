@@ -327,6 +327,7 @@ def test_arms_of_another_interpreter_take_turns(tmp_path: Path, plan: DuelPlan) 
     assert "nowhere" in answer["reason"] or "FileNotFound" in answer["reason"]
 
 
+@pytest.mark.slow
 def test_killed_duel_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """After SIGKILL in the middle, every file that is there is whole, and the same command only adds."""
     words = ["duel", *TINY, "--what", "inference", "--processes", "2", "--store", str(tmp_path), "--json"]

@@ -139,6 +139,7 @@ def test_exhausted_memory_on_the_device_is_an_answer_with_its_size(
     assert "Tried to allocate 3.00 GiB" in answer["reason"]
 
 
+@pytest.mark.slow
 def test_exhausted_memory_is_recorded_and_the_next_trial_is_unaffected(tmp_path: Path) -> None:
     """The CPU's allocator really refuses a model of terabytes; the same store's next trial ends ok."""
     store = Store(tmp_path)

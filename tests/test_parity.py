@@ -104,13 +104,13 @@ def test_rows_carry_the_form_that_they_were_measured_with(shop: Path, monkeypatc
     """Storage, ids and blocks stand in every row, and are those of the batches that the arms ran on."""
     forms = [BackendSpec(name="pyg", storage="csr"), BackendSpec(name="dgl", storage="csc", ids="int32")]
     built: dict[str, Layout] = {}
-    build = arena_module.build_batch
+    build = arena_module.build_any_batch
 
     def build_and_note(backend: Any, *arguments: Any, layout: Layout, **options: Any) -> Any:
         built[backend.name] = layout
         return build(backend, *arguments, layout=layout, **options)
 
-    monkeypatch.setattr(arena_module, "build_batch", build_and_note)
+    monkeypatch.setattr(arena_module, "build_any_batch", build_and_note)
     monkeypatch.setattr(parity, "DTYPES", (torch.float32,))
     monkeypatch.setattr(parity, "compare_runs", lambda *arguments: [])
     task, sampler = load_task(shop, "customer-churn"), replace(SAMPLER, blocks=True)
@@ -518,7 +518,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, rows: Callable[[str], list[dict[s
     def answer(job: dict[str, Any], **options: Any) -> dict[str, Any]:
         model = job["config"]["model"]
         about = {"family": model["family"], "conv": model["conv"], "aggregation": "mean", "dtype": "float64"}
-        about |= {"quantity": "output", "tolerance": 1e-9, "storage": "auto", "ids": "int64"}
+        about |= {"quantity": "output", "tolerance": 1e-9, "storage": "auto", "ids": "int64", "ops": "native"}
         about |= {"blocks": job["config"]["sampler"]["blocks"]}
         return {
             "status": "ok",

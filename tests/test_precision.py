@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from harness import trial
 from harness.compose import compose_trial
 from harness.config import MeasureConfig, TrialConfig
+from harness.objective import Binary
 from harness.precision import precision_fields, set_tf32, tf32
-from harness.train import Objective
 from results.gate import parity_of_config
 from tasks.shop import write_shop
 
@@ -78,14 +78,14 @@ def test_trial_under_autocast(library: str, shop: Path, monkeypatch: pytest.Monk
     """Products run in bfloat16 in training and evaluation, the loss and predictions in float32; the score is near."""
     seen: set[tuple[bool, torch.dtype]] = set()
     losses: set[torch.dtype] = set()
-    forward, loss = nn.Linear.forward, Objective.loss
+    forward, loss = nn.Linear.forward, Binary.loss
 
     def watched(self: nn.Linear, x: Tensor) -> Tensor:
         out = forward(self, x)
         seen.add((torch.is_grad_enabled(), out.dtype))
         return out
 
-    def watched_loss(self: Objective, output: Tensor, target: Tensor) -> Tensor:
+    def watched_loss(self: Binary, output: Tensor, target: Tensor) -> Tensor:
         value = loss(self, output, target)
         losses.update((output.dtype, value.dtype))
         return value
@@ -93,7 +93,7 @@ def test_trial_under_autocast(library: str, shop: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(trial, "baseline_scores", lambda task, folder: {})
     plain = trial.run_trial(config(f"backend={library}"), shop, lambda done, total: None)
     monkeypatch.setattr(nn.Linear, "forward", watched)
-    monkeypatch.setattr(Objective, "loss", watched_loss)
+    monkeypatch.setattr(Binary, "loss", watched_loss)
     its = trial.run_trial(config(f"backend={library}", "measure.autocast=bf16"), shop, lambda done, total: None)
     assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}
     assert losses == {torch.float32}

@@ -137,6 +137,9 @@ ROW: dict[str, Any] = {
     "quantity": "output",
     "conv": "native",
     "aggregation": "mean",
+    "ids": "int64",
+    "ops": "native",
+    "blocks": False,
     "max_rel_diff": 0.0,
     "tolerance": 1e-9,
     "ok": True,
@@ -191,7 +194,7 @@ def test_cuda_without_a_device_is_a_skip(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_trials_that_differ_in_the_environment_alone_are_refused() -> None:
     """Two thread counts are one trial: a plan that asks for both says so, and loses neither in silence."""
-    with pytest.raises(ValueError, match="threads or timeout alone"):
+    with pytest.raises(ValueError, match="timeout or split_steps alone"):
         planned("measure.threads=1,2")
 
 
@@ -221,7 +224,7 @@ def test_gate_without_an_answer_runs_again_and_one_library_s_crash_spares_the_ot
     ("arguments", "message"),
     [
         (["sweep", "dmeo"], "did you mean 'demo'"),
-        (["sweep"], "allowed are demo, rel-f1"),
+        (["sweep"], "allowed are compile, compile-club,"),
         (["run", "task=customer-chrun"], "did you mean 'customer-churn'"),
         (["run", "dataset=folder", "dataset.path=nowhere"], "no such folder"),
         (["run", "backend=pyg,dgl"], "use relduel sweep"),

@@ -44,7 +44,7 @@ def write_in_place(path, text):
         for part in (text[:100], text[100:]):
             file.write(part)
             file.flush()
-            time.sleep(0.001)
+            time.sleep(0.02)
 duel._run_together = race
 if way == "in place":
     duels.write_new = write_in_place

@@ -260,6 +260,7 @@ def test_whole_neighbourhoods_give_the_shared_function(
     assert difference(library, graph, spec, seeds, rows, sample, "primitive") < 1e-9
 
 
+@pytest.mark.slow
 def test_whole_neighbourhoods_of_the_shop_give_the_shared_function(library: Library, shop: TaskSpec) -> None:
     """The shop's batch, with its features and names, gives the outputs of the shared sampler's batch."""
     seeds, spec = shop.split.train, SamplerSpec(fanout=(-1, -1))

@@ -118,7 +118,10 @@ importlib.machinery.PathFinder.find_spec = find_spec
 """
 
 
-@pytest.mark.parametrize(("hidden", "missing", "present"), [("dgl", "dgl", "pyg"), ("torch_geometric", "pyg", "dgl")])
+@pytest.mark.parametrize(
+    ("hidden", "missing", "present"),
+    [("dgl", "dgl", "pyg"), pytest.param("torch_geometric", "pyg", "dgl", marks=pytest.mark.slow)],
+)
 def test_with_one_library_hidden_everything_else_runs(hidden: str, missing: str, present: str, tmp_path: Path) -> None:
     """Without one library its trial is skipped with what to install; the other side trains, is proven, and reported."""
     (tmp_path / "site").mkdir()

@@ -8,9 +8,6 @@ levels, and not their own. It is there to measure what recursion costs; ``shop.p
 from __future__ import annotations
 
 import math
-import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +15,11 @@ import numpy as np
 import pandas as pd
 from relbench.manifest import DatasetManifest, TableSpec, TaskManifest
 
+from tasks.generated import write_generated
 from tasks.graph import Int64Array
 from tasks.shop_catalogue import DAY_S, START_S, nullable_key
 from tasks.shop_signal import PERIOD_DAYS, Float64Array
-from tasks.shop_tasks import NUM_EVAL_PERIODS, NUM_PERIODS, TEST_TIME, VAL_TIME, label_rows
-from tasks.task import SPLITS
+from tasks.shop_tasks import NUM_EVAL_PERIODS, NUM_PERIODS, TEST_TIME, VAL_TIME
 
 NUM_MEMBERS: Final = 400
 #: A manager is drawn from so many members who joined last: about one level deeper every twenty members.
@@ -67,33 +64,15 @@ def write_hierarchy(folder: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
         raise ValueError(f"seed={seed!r}: allowed is 0 or more")
     if not (math.isfinite(scale) and scale * NUM_MEMBERS >= WINDOW):
         raise ValueError(f"scale={scale!r}: allowed is a finite number, {WINDOW / NUM_MEMBERS:g} or more")
+    manifest = DatasetManifest(
+        name="hierarchy",
+        val_timestamp=str(VAL_TIME),
+        test_timestamp=str(TEST_TIME),
+        description="A generated hierarchy of members, each led by an earlier one, and their sales.",
+        tables=TABLES,
+    )
     tables = draw_hierarchy(round(NUM_MEMBERS * scale), seed)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        (building / "db").mkdir(parents=True)
-        for name, table in tables.items():
-            table.to_parquet(building / "db" / f"{name}.parquet", index=False)
-        DatasetManifest(
-            name="hierarchy",
-            val_timestamp=str(VAL_TIME),
-            test_timestamp=str(TEST_TIME),
-            description="A generated hierarchy of members, each led by an earlier one, and their sales.",
-            tables=TABLES,
-        ).save(building / "manifest.yaml")
-        TASK.save(building / "tasks" / TASK.name / "manifest.yaml")
-        for split in SPLITS:
-            labels = label_rows(TASK, tables, split)
-            labels.to_parquet(building / "tasks" / TASK.name / f"{split}.parquet", index=False)
-        try:
-            building.rename(folder)
-        except OSError:
-            if not (folder / "manifest.yaml").is_file():  # else another process was faster, with the same content
-                raise
-    finally:
-        if building.exists():
-            shutil.rmtree(building)
-    return folder
+    return write_generated(folder, manifest, tables, (TASK,), holds=lambda its: (its / "manifest.yaml").is_file())
 
 
 def draw_hierarchy(num_members: int, seed: int) -> dict[str, pd.DataFrame]:

@@ -9,9 +9,6 @@ names ``items`` and ``orders.2024`` are awkward on purpose.
 from __future__ import annotations
 
 import math
-import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import Final
 
@@ -19,12 +16,12 @@ import numpy as np
 import pandas as pd
 from relbench.manifest import DatasetManifest, TableSpec
 
+from tasks.generated import write_generated
 from tasks.shop_catalogue import Catalogue, draw_catalogue
 from tasks.shop_events import Events, draw_events
 from tasks.shop_marker import MARKER, holds_shop, is_shop, shop_marker
 from tasks.shop_planted import planted_score
-from tasks.shop_tasks import NUM_PERIODS, TASKS, TEST_TIME, VAL_TIME, label_rows
-from tasks.task import SPLITS
+from tasks.shop_tasks import NUM_PERIODS, TASKS, TEST_TIME, VAL_TIME
 
 __all__ = ["draw_shop", "is_shop", "planted_score", "write_shop"]
 
@@ -62,21 +59,21 @@ def write_shop(folder: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
     num_customers = _num_customers(seed, scale)
     if holds_shop(folder, seed, scale):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        _write(building, num_customers, seed)
-        (building / MARKER).write_text(shop_marker(seed, scale) + "\n", encoding="utf-8")
-        try:
-            building.rename(folder)
-        except OSError:
-            # Another process may have finished the same folder in the meantime; that is as good.
-            if not holds_shop(folder, seed, scale):
-                raise
-    finally:
-        if building.exists():
-            shutil.rmtree(building)
-    return folder
+    manifest = DatasetManifest(
+        name="shop",
+        val_timestamp=str(VAL_TIME),
+        test_timestamp=str(TEST_TIME),
+        description="A generated shop: customers, orders, items, reviews, stores, employees, products and suppliers.",
+        tables=TABLES,
+    )
+    return write_generated(
+        folder,
+        manifest,
+        _draw_tables(num_customers, seed),
+        TASKS,
+        holds=lambda its: holds_shop(its, seed, scale),
+        files={MARKER: shop_marker(seed, scale) + "\n"},
+    )
 
 
 def draw_shop(num_customers: int, seed: int) -> tuple[Catalogue, Events]:
@@ -93,26 +90,6 @@ def _num_customers(seed: int, scale: float) -> int:
     if not (math.isfinite(scale) and scale >= least):
         raise ValueError(f"scale={scale!r}: allowed is a finite number, {least:.4f} or more")
     return round(NUM_CUSTOMERS * scale)
-
-
-def _write(folder: Path, num_customers: int, seed: int) -> None:
-    tables = _draw_tables(num_customers, seed)
-    (folder / "db").mkdir(parents=True)
-    for name, table in tables.items():
-        table.to_parquet(folder / "db" / f"{name}.parquet", index=False)
-    DatasetManifest(
-        name="shop",
-        val_timestamp=str(VAL_TIME),
-        test_timestamp=str(TEST_TIME),
-        description="A generated shop: customers, orders, items, reviews, stores, employees, products and suppliers.",
-        tables=TABLES,
-    ).save(folder / "manifest.yaml")
-    for task in TASKS:
-        task_folder = folder / "tasks" / task.name
-        task.save(task_folder / "manifest.yaml")
-        for split in SPLITS:
-            labels = label_rows(task, tables, split)
-            labels.to_parquet(task_folder / f"{split}.parquet", index=False)
 
 
 def _draw_tables(num_customers: int, seed: int) -> dict[str, pd.DataFrame]:

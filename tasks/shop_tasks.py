@@ -24,7 +24,8 @@ PERIOD: Final = pd.Timedelta(days=PERIOD_DAYS)
 VAL_TIME: Final = pd.Timestamp(START_S, unit="s") + NUM_TRAIN_PERIODS * PERIOD
 TEST_TIME: Final = VAL_TIME + NUM_EVAL_PERIODS * PERIOD
 
-CHURN_SQL: Final = """
+#: Who ordered within two periods before the seed's time: those who are asked about.
+_ACTIVE: Final = """
 WITH active AS (
   SELECT DISTINCT t.timestamp AS seed_time, o.customer_id
   FROM timestamps t
@@ -32,6 +33,11 @@ WITH active AS (
     ON o.ordered_at > t.timestamp - 2 * INTERVAL '{timedelta}'
    AND o.ordered_at <= t.timestamp
 )
+"""
+
+CHURN_SQL: Final = (
+    _ACTIVE
+    + """\
 SELECT a.seed_time, a.customer_id, CAST(COUNT(o.order_id) = 0 AS INTEGER) AS churn
 FROM active a
 LEFT JOIN "orders.2024" o
@@ -39,15 +45,11 @@ LEFT JOIN "orders.2024" o
  AND o.ordered_at > a.seed_time
  AND o.ordered_at <= a.seed_time + INTERVAL '{timedelta}'
 GROUP BY a.seed_time, a.customer_id"""
-
-SPEND_SQL: Final = """
-WITH active AS (
-  SELECT DISTINCT t.timestamp AS seed_time, o.customer_id
-  FROM timestamps t
-  JOIN "orders.2024" o
-    ON o.ordered_at > t.timestamp - 2 * INTERVAL '{timedelta}'
-   AND o.ordered_at <= t.timestamp
 )
+
+SPEND_SQL: Final = (
+    _ACTIVE
+    + """\
 SELECT a.seed_time, a.customer_id, ROUND(COALESCE(SUM(i.quantity * i.unit_price), 0), 2) AS spend
 FROM active a
 LEFT JOIN "orders.2024" o
@@ -56,6 +58,7 @@ LEFT JOIN "orders.2024" o
  AND o.ordered_at <= a.seed_time + INTERVAL '{timedelta}'
 LEFT JOIN items i ON i.order_id = o.order_id
 GROUP BY a.seed_time, a.customer_id"""
+)
 
 #: Spending up to the first of these is bracket 1, up to the second bracket 2, above bracket 3; none is bracket 0.
 BRACKETS: Final = (30.0, 55.0)
@@ -71,14 +74,9 @@ FROM spending"""  # noqa: S608 - of constants alone
 _REGION_FLAGS: Final = ", ".join(
     f"CAST(COALESCE(BOOL_OR(s.region = '{region}'), FALSE) AS INTEGER)" for region in REGIONS
 )
-REGIONS_SQL: Final = f"""
-WITH active AS (
-  SELECT DISTINCT t.timestamp AS seed_time, o.customer_id
-  FROM timestamps t
-  JOIN "orders.2024" o
-    ON o.ordered_at > t.timestamp - 2 * INTERVAL '{{timedelta}}'
-   AND o.ordered_at <= t.timestamp
-)
+REGIONS_SQL: Final = (
+    _ACTIVE
+    + f"""\
 SELECT a.seed_time, a.customer_id, [
   {_REGION_FLAGS}
 ] AS regions
@@ -89,6 +87,7 @@ LEFT JOIN "orders.2024" o
  AND o.ordered_at <= a.seed_time + INTERVAL '{{timedelta}}'
 LEFT JOIN stores s ON s.store_id = o.ship_store_id
 GROUP BY a.seed_time, a.customer_id"""  # noqa: S608 - of constants alone
+)
 
 STORES_SQL: Final = """
 SELECT t.timestamp AS seed_time, o.customer_id, LIST_SORT(LIST(DISTINCT o.ship_store_id)) AS store_id

@@ -6,19 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
+from reference_batches import reference_batch, same_inputs
 
-from backends.base import load_backend
-from backends.batch import Batch, build_batch
+from backends.batch import Batch
 from backends.sampler import TemporalSampler
-from backends.spec import BackendSpec, Layout, SamplerSpec
-from backends.tensors import to_tensor
+from backends.spec import SamplerSpec
 from tasks.graph import BLOCKS
 from tasks.load import load_task
 from tasks.shop import write_shop
 from tasks.task import TaskSpec
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -46,28 +42,7 @@ def changed(folder: Path, target: Path, table: str, column: str) -> Path:
 
 def batch_of(task: TaskSpec) -> Batch:
     """Return the batch of the first test seeds, built by the reference."""
-    backend, seeds, rows = load_backend("reference"), task.split.test, np.arange(16)
-    subgraph = TemporalSampler(task.graph, SamplerSpec(fanout=(4, 4)), 0).sample(seeds, rows, split="test", epoch=0)
-    return build_batch(
-        backend,
-        backend.compile_graph(task.graph, CPU),
-        task.graph.schema,
-        subgraph,
-        to_tensor(seeds.target[rows]),
-        layout=Layout.of(BackendSpec(name="reference")),
-        device=CPU,
-        dtype=torch.float64,
-    )
-
-
-def same_inputs(first: Batch, second: Batch) -> bool:
-    """Tell whether a model gets the same numbers from two batches."""
-    names = ("numeric", "categorical", "text", "row_index", "time")
-    return first.num_edges == second.num_edges and all(
-        torch.equal(getattr(its, name), getattr(other, name))
-        for its, other in zip(first.tables, second.tables, strict=True)
-        for name in names
-    )
+    return reference_batch(task, task.split.test, np.arange(16), "test", SamplerSpec(fanout=(4, 4)))
 
 
 @pytest.mark.parametrize("column", ["stars", "text"])
@@ -76,7 +51,7 @@ def test_changing_what_is_hidden_changes_no_batch(column: str, shop: Path, tmp_p
     task = load_task(shop, "review-stars")
     twin = load_task(changed(shop, tmp_path / "shop", "reviews", column), "review-stars")
     assert task.graph.fingerprint() == twin.graph.fingerprint()
-    assert same_inputs(batch_of(task), batch_of(twin))
+    assert same_inputs(task, batch_of(task), batch_of(twin))
 
 
 def test_changing_what_is_not_hidden_changes_the_batch(shop: Path, tmp_path: Path) -> None:
@@ -84,7 +59,7 @@ def test_changing_what_is_not_hidden_changes_the_batch(shop: Path, tmp_path: Pat
     task = load_task(shop, "review-stars")
     twin = load_task(changed(shop, tmp_path / "shop", "items", "condition"), "review-stars")
     assert task.graph.fingerprint() != twin.graph.fingerprint()
-    assert not same_inputs(batch_of(task), batch_of(twin))
+    assert not same_inputs(task, batch_of(task), batch_of(twin))
 
 
 def test_a_row_is_there_for_its_own_seed_at_its_own_time(shop: Path) -> None:

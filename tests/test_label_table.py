@@ -5,23 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from reference_batches import reference_batch, same_inputs
 from relbench_folder import START_S, TASK, Folder, with_column
 
-from backends.base import load_backend
-from backends.batch import Batch, build_batch
-from backends.sampler import TemporalSampler
-from backends.spec import BackendSpec, Layout, SamplerSpec
-from backends.tensors import to_tensor
+from backends.batch import Batch
+from backends.spec import SamplerSpec
 from harness.compose import expand
 from tasks.label_table import LABEL_TABLE, add_label_table
 from tasks.load import load_task
 from tasks.shop import write_shop
 from tasks.task import TaskSpec
 
-CPU = torch.device("cpu")
 DAY_S = 86_400
-SAMPLER = SamplerSpec(fanout=(8, 8))
 
 
 def club(path: Path, *, flipped_day: int | None = None) -> TaskSpec:
@@ -41,27 +36,7 @@ def batch_at(task: TaskSpec, day: int, second: int = 0) -> Batch:
     seeds = dataclasses.replace(
         task.split.val, time=np.full(len(task.split.val), START_S + day * DAY_S + second, np.int64)
     )
-    rows, backend = np.arange(len(seeds)), load_backend("reference")
-    return build_batch(
-        backend,
-        backend.compile_graph(task.graph, CPU),
-        task.graph.schema,
-        TemporalSampler(task.graph, SAMPLER, 0).sample(seeds, rows, split="val", epoch=0),
-        to_tensor(seeds.target),
-        layout=Layout.of(BackendSpec(name="reference")),
-        device=CPU,
-        dtype=torch.float64,
-    )
-
-
-def same_inputs(first: Batch, second: Batch) -> bool:
-    """Tell whether a model gets the same numbers from two batches."""
-    names = ("numeric", "categorical", "text", "row_index", "time")
-    return first.num_edges == second.num_edges and all(
-        torch.equal(getattr(its, name), getattr(other, name))
-        for its, other in zip(first.tables, second.tables, strict=True)
-        for name in names
-    )
+    return reference_batch(task, seeds, np.arange(len(seeds)), "val", SamplerSpec(fanout=(8, 8)))
 
 
 def test_labels_are_rows_that_point_to_their_entity(tmp_path: Path) -> None:
@@ -80,14 +55,14 @@ def test_labels_are_rows_that_point_to_their_entity(tmp_path: Path) -> None:
 def test_a_label_whose_window_is_open_changes_no_batch(day: int, second: int, tmp_path: Path) -> None:
     """Up to the last second, turning every label of the window that is still open changes nothing."""
     task, twin = club(tmp_path / "club"), club(tmp_path / "twin", flipped_day=day // 10 * 10)
-    assert same_inputs(batch_at(task, day, second), batch_at(twin, day, second))
+    assert same_inputs(task, batch_at(task, day, second), batch_at(twin, day, second))
 
 
 @pytest.mark.parametrize("day", [30, 40])
 def test_a_label_whose_window_has_ended_changes_the_batch(day: int, tmp_path: Path) -> None:
     """The twin: at the window's end the same change is seen."""
     task, twin = club(tmp_path / "club"), club(tmp_path / "twin", flipped_day=day - 10)
-    assert not same_inputs(batch_at(task, day), batch_at(twin, day))
+    assert not same_inputs(task, batch_at(task, day), batch_at(twin, day))
 
 
 def test_a_label_that_existed_when_it_was_asked_would_be_seen_by_its_own_seed(tmp_path: Path) -> None:
@@ -97,10 +72,9 @@ def test_a_label_that_existed_when_it_was_asked_would_be_seen_by_its_own_seed(tm
     target[:8] = 1 - target[:8]  # those of day 20
     other = dataclasses.replace(plain[0].split, train=dataclasses.replace(plain[0].split.train, target=target))
     plain.append(dataclasses.replace(plain[0], split=other))
-    careless = [batch_at(add_label_table(task, 0), 20) for task in plain]
-    careful = [batch_at(add_label_table(task, 10 * DAY_S), 20) for task in plain]
-    assert same_inputs(*careful)
-    assert not same_inputs(*careless)
+    careless, careful = ([add_label_table(task, length_s) for task in plain] for length_s in (0, 10 * DAY_S))
+    assert same_inputs(careful[0], *(batch_at(task, 20) for task in careful))
+    assert not same_inputs(careless[0], *(batch_at(task, 20) for task in careless))
 
 
 @pytest.fixture(scope="module")

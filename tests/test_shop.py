@@ -13,7 +13,7 @@ from relbench.manifest import DatasetManifest, TaskManifest, validate_dataset_ma
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
-from tasks import shop
+from tasks import generated, shop
 from tasks.shop import draw_shop, planted_score, write_shop
 from tasks.shop_catalogue import EMPLOYEE_LEVELS, START_S
 from tasks.shop_events import draw_events
@@ -108,7 +108,7 @@ def test_interrupted_write_leaves_nothing(
         assert len(unfinished) == 1, "the interruption must come when files already exist"
         raise error
 
-    monkeypatch.setattr(shop, "label_rows", interrupted)
+    monkeypatch.setattr(generated, "label_rows", interrupted)
     with pytest.raises(error):
         write_shop(tmp_path / "shop", scale=SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -116,14 +116,14 @@ def test_interrupted_write_leaves_nothing(
 
 def test_a_concurrent_writer_of_the_same_shop_is_welcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where another process finishes first, its folder is taken and the own one thrown away."""
-    write = shop._write
+    label_rows = generated.label_rows
 
-    def outrun(folder: Path, num_customers: int, seed: int) -> None:
-        write(folder, num_customers, seed)
-        monkeypatch.setattr(shop, "_write", write)
+    def outrun(task: TaskManifest, tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
+        monkeypatch.setattr(generated, "label_rows", label_rows)
         write_shop(tmp_path / "shop", scale=SMALL)
+        return label_rows(task, tables, split)
 
-    monkeypatch.setattr(shop, "_write", outrun)
+    monkeypatch.setattr(generated, "label_rows", outrun)
     write_shop(tmp_path / "shop", scale=SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["shop"]
 

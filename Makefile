@@ -42,8 +42,8 @@ wheelhouse: $(READY) ## collect what another machine lacks: PY=3.12 HAVE=freeze.
 install-offline: ## make .venv from a wheelhouse beside the torch of PYTHON [WHEELHOUSE=wheelhouse]
 	@$(or $(PYTHON),python3) tools/install_offline.py --wheelhouse "$(WHEELHOUSE)"
 
-test: $(READY) ## run the tests, without the slow ones
-	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+test: $(READY) ## run the tests, without the slow ones, on up to 4 cores
+	@$(PYTEST) -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(READY) ## run the slow tests only
 	@$(PYTEST) -m slow $(PYTEST_ARGS)

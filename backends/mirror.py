@@ -12,9 +12,7 @@ import dataclasses
 import numpy as np
 
 from backends.subgraph import EdgeSet, Subgraph
-from tasks.graph import Int64Array, RelationKey
-
-_REVERSE = "rev_"
+from tasks.graph import Int64Array, reverse_of
 
 
 def mirror_edges(subgraph: Subgraph) -> Subgraph:
@@ -24,12 +22,6 @@ def mirror_edges(subgraph: Subgraph) -> Subgraph:
         for key, back, its in ((key, reverse_of(key), its) for key, its in subgraph.edges.items())
     }
     return dataclasses.replace(subgraph, edges=edges)
-
-
-def reverse_of(key: RelationKey) -> RelationKey:
-    """Return the key of the same relation the other way, as ``tasks.build`` names it."""
-    src, name, dst = key
-    return (dst, name.removeprefix(_REVERSE) if name.startswith(_REVERSE) else _REVERSE + name, src)
 
 
 def _join(own: EdgeSet, back: EdgeSet, num_dst: int) -> EdgeSet:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from backends.registry import BACKENDS, UnavailableError, unavailable
-from tasks.graph import GraphSchema, GraphSpec, NodeTable, Relation, RelationKey
+from tasks.graph import REVERSE, GraphSchema, GraphSpec, NodeTable, Relation, RelationKey, reverse_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,10 +152,9 @@ def in_spec_order(
 
 def reverse_key(key: RelationKey) -> RelationKey:
     """Return the key of a relation's reverse, as ``tasks.build`` names it; ValueError for a reverse."""
-    src, name, dst = key
-    if name.startswith("rev_"):
+    if key[1].startswith(REVERSE):
         raise ValueError(f"relation {key} is a reverse already; allowed are graphs of forward relations")
-    return (dst, f"rev_{name}", src)
+    return reverse_of(key)
 
 
 def _check_table(before: NodeTable, after: NodeTable) -> None:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from backends.families import find_family
 from backends.native import check_native
@@ -23,6 +23,7 @@ from harness.compile_config import CompileConfig
 from harness.groups import build_group, read_name, refuse_unknown
 from harness.scenario import ScenarioConfig, check_serving
 from tasks.names import did_you_mean
+from tasks.options import DIRECTIONS, SELF_REFERENCE_DEPTH, BuildOptions
 
 DTYPES: Final = ("float32", "float64")
 DEVICES: Final = ("cpu", "cuda")
@@ -43,25 +44,35 @@ class DatasetConfig:
 
     ``seed`` and ``scale`` are those of generated data; ``self_depth`` bounds the hops over which a self reference
     expands, null: the model's hops alone do; with ``label_table`` past labels are a table of the graph, each from the
-    end of its window on.
+    end of its window on; ``directions`` (both, to_parents, to_children) says which way of a foreign key messages go;
+    without ``null_indicators`` a null number looks like its column's mean.
     """
 
     name: str
     path: str | None = None
     seed: int = 0
     scale: float = 1.0
-    self_depth: int | None = 2
+    self_depth: int | None = SELF_REFERENCE_DEPTH
     label_table: bool = False
+    directions: Literal["both", "to_parents", "to_children"] = "both"
+    null_indicators: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 1000:
             raise ValueError(f"dataset.scale={self.scale!r}: allowed is 0 < scale <= 1000")
         if self.self_depth is not None and self.self_depth < 0:
             raise ValueError(f"dataset.self_depth={self.self_depth!r}: allowed is 0 or more, or null")
+        if self.directions not in DIRECTIONS:
+            raise ValueError(f"dataset.directions={self.directions!r}: allowed are {', '.join(DIRECTIONS)}")
 
-    def build_options(self) -> dict[str, Any]:
+    def build_options(self) -> BuildOptions:
         """Return what changes the graph that is built of the files: the keywords of ``tasks.load.load_task``."""
-        return {"self_depth": self.self_depth, "label_table": self.label_table}
+        return {
+            "self_depth": self.self_depth,
+            "label_table": self.label_table,
+            "directions": self.directions,
+            "null_indicators": self.null_indicators,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,9 @@ from results.text import direction, plain
 #: The baseline that no model can beat, where a data set has one: its planted truth.
 CEILING: Final = "planted truth"
 
+#: What changes the graph that baselines are computed on, with what records from before the setting had.
+_GRAPH_OPTIONS: Final = {"self_depth": None, "label_table": False, "directions": "both", "null_indicators": True}
+
 Baselines = Mapping[str, Mapping[str, Any]]
 
 
@@ -25,7 +28,7 @@ def baselines_beside(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> di
     found: dict[tuple[str, ...], Baselines] = {}
     keys = {}
     for trial, record in zip(trials.to_dict("records"), records, strict=True):
-        graph = (str(record.setting("dataset.self_depth")), str(record.setting("dataset.label_table", False)))
+        graph = (str(record.setting(f"dataset.{name}", default)) for name, default in _GRAPH_OPTIONS.items())
         key = keys[record.trial_id] = (str(trial["dataset"]), str(trial["task"]), record.data_fingerprint, *graph)
         if best_baseline(record.baselines, trial["metric"]):
             found.setdefault(key, record.baselines)

@@ -6,16 +6,14 @@ null key and a key to a cut row make no edge (``database.py`` counted them). It 
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
 
 import numpy as np
 
 from tasks.database import NO_ROW, Database, Table
 from tasks.features import FittedFeatures
-from tasks.graph import GraphSpec, Int64Array, NodeTable, Relation, read_only
-
-#: Hops at which a self reference expands where nothing else is said: a manager, and the manager's manager.
-SELF_REFERENCE_DEPTH: Final = 2
+from tasks.graph import REVERSE, GraphSpec, Int64Array, NodeTable, Relation, read_only
+from tasks.options import SELF_REFERENCE_DEPTH, Directions
 
 
 def build_graph(
@@ -53,13 +51,12 @@ def relation_pair(
     there = "M:N" if junction else cardinality(rows)
     back = {"M:N": "M:N", "1:1": "1:1", "N:1": "1:N"}[there]
     self_reference = child == parent
-    stem = "self_ref" if self_reference else "fk"
-    reverse = "rev_self_ref" if self_reference else "rev_fk"
+    name = f"{'self_ref' if self_reference else 'fk'}_{column}"
     depth = self_depth if self_reference else None
     return (
         Relation(
             src=child,
-            name=f"{stem}_{column}",
+            name=name,
             dst=parent,
             src_index=child_index,
             dst_index=parent_index,
@@ -68,7 +65,7 @@ def relation_pair(
         ),
         Relation(
             src=parent,
-            name=f"{reverse}_{column}",
+            name=f"{REVERSE}{name}",
             dst=child,
             src_index=parent_index,
             dst_index=child_index,
@@ -76,6 +73,12 @@ def relation_pair(
             max_depth=depth,
         ),
     )
+
+
+def along(relations: Iterable[Relation], directions: Directions) -> tuple[Relation, ...]:
+    """Return the relations that messages may go along."""
+    wanted = {"both": (True, False), "to_parents": (False,), "to_children": (True,)}[directions]
+    return tuple(relation for relation in relations if relation.name.startswith(REVERSE) in wanted)
 
 
 def cardinality(rows: Int64Array) -> str:

@@ -105,12 +105,13 @@ class FittedFeatures:
         )
 
 
-def fit(columns: pd.DataFrame, fitted: Mask) -> FittedFeatures:
+def fit(columns: pd.DataFrame, fitted: Mask, *, null_indicators: bool = True) -> FittedFeatures:
     """Choose a type for every column and fit its encoder on the rows where ``fitted`` bool[N] holds.
 
     Whole numbers and texts of few, frequent values are categorical; whole numbers are numeric too, since their order
     may matter; other texts are hashed. Booleans are numeric. A column without two different fitted values says
-    nothing and is dropped, and so is one of a type that has no encoder (lists, structures, binary).
+    nothing and is dropped, and so is one of a type that has no encoder (lists, structures, binary). Without
+    ``null_indicators`` a number that is null is its column's mean, and nothing tells the two apart.
     """
     numeric: list[NumericColumn] = []
     categorical: list[CategoricalColumn] = []
@@ -128,7 +129,7 @@ def fit(columns: pd.DataFrame, fitted: Mask) -> FittedFeatures:
             dropped[name] = "one value in all fitted rows"
         elif kind == "numeric":
             numbers = _as_float(values)
-            numeric.append(_fit_numeric(name, numbers))
+            numeric.append(_fit_numeric(name, numbers, null_indicators))
             if _is_whole(numbers) and _is_frequent(values):
                 categorical.append(_fit_categorical(name, values))
         elif _is_frequent(values):
@@ -160,14 +161,14 @@ def _kind(values: pd.Series) -> Kind | None:
     return None
 
 
-def _fit_numeric(name: str, numbers: npt.NDArray[np.float64]) -> NumericColumn:
+def _fit_numeric(name: str, numbers: npt.NDArray[np.float64], null_indicators: bool) -> NumericColumn:
     known = numbers[_is_known(numbers)]
     std = float(known.std()) if len(known) else 0.0
     return NumericColumn(
         name=name,
         mean=float(known.mean()) if len(known) else 0.0,
         std=std if std > LEAST_STD else 1.0,
-        has_indicator=len(known) < len(numbers),
+        has_indicator=null_indicators and len(known) < len(numbers),
     )
 
 

@@ -28,6 +28,14 @@ _CARDINALITIES: Final = ("1:1", "N:1", "1:N", "M:N")
 NULL_TIME: Final[int] = int(np.iinfo(np.int64).max)
 #: The time of every row of a table without a time column: always visible.
 ALWAYS: Final[int] = int(np.iinfo(np.int64).min)
+#: How the name of a relation from parent to child begins; the one the other way has the rest of the name.
+REVERSE: Final = "rev_"
+
+
+def reverse_of(key: RelationKey) -> RelationKey:
+    """Return the key of the same foreign key's relation the other way."""
+    src, name, dst = key
+    return (dst, name.removeprefix(REVERSE) if name.startswith(REVERSE) else f"{REVERSE}{name}", src)
 
 
 def read_only(array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:

@@ -6,16 +6,17 @@ features are fitted on rows up to the validation time; splits that no model coul
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
 from relbench.manifest import DatasetManifest, TaskManifest
 
 from tasks import features
-from tasks.build import SELF_REFERENCE_DEPTH, build_graph
+from tasks.build import along, build_graph
 from tasks.columns import integers, rows_of_keys, seconds
 from tasks.database import NO_ROW, Database, read_database
 from tasks.graph import NULL_TIME, Int64Array, read_only
@@ -23,6 +24,7 @@ from tasks.label_table import add_label_table
 from tasks.labels import label_window, read_labels
 from tasks.links import read_links, settle_links
 from tasks.manifest import read_dataset_manifest, read_task_manifest, timestamp_seconds
+from tasks.options import SELF_REFERENCE_DEPTH, BuildOptions
 from tasks.targets import read_classes, read_targets
 from tasks.task import METRIC_OF, SPLITS, SeedTable, Split, TaskSpec, TemporalSplit
 
@@ -36,14 +38,12 @@ class TaskFiles:
     labels: dict[Split, pa.Table]
 
 
-def load_task(
-    folder: Path, name: str, *, self_depth: int | None = SELF_REFERENCE_DEPTH, label_table: bool = False
-) -> TaskSpec:
+def load_task(folder: Path, name: str, **options: Unpack[BuildOptions]) -> TaskSpec:
     """Read, check, cut, fit and build one task of a RelBench v3 folder; see ``fit_task``.
 
     Raises ValueError naming the place, the value and what is allowed for every fault of the files.
     """
-    return fit_task(read_task(folder, name), self_depth=self_depth, label_table=label_table)
+    return fit_task(read_task(folder, name), **options)
 
 
 def read_task(folder: Path, name: str) -> TaskFiles:
@@ -54,7 +54,7 @@ def read_task(folder: Path, name: str) -> TaskFiles:
     return TaskFiles(manifest=task, database=database, labels=read_labels(folder, manifest, task))
 
 
-def fit_task(files: TaskFiles, *, self_depth: int | None = SELF_REFERENCE_DEPTH, label_table: bool = False) -> TaskSpec:
+def fit_task(files: TaskFiles, **options: Unpack[BuildOptions]) -> TaskSpec:
     """Fit the features on rows up to the validation time, build the graph, and turn labels into seeds.
 
     With ``label_table`` the graph has a table of the train labels, each of which exists once its window has ended.
@@ -65,10 +65,11 @@ def fit_task(files: TaskFiles, *, self_depth: int | None = SELF_REFERENCE_DEPTH,
         table.name: features.fit(
             table.columns,
             np.ones(table.num_rows, bool) if table.time is None else table.time <= database.val_time,
+            null_indicators=options.get("null_indicators", True),
         )
         for table in database.tables.values()
     }
-    graph = build_graph(database, fitted, self_depth=self_depth)
+    graph = build_graph(database, fitted, self_depth=options.get("self_depth", SELF_REFERENCE_DEPTH))
     classes = read_classes(files.labels, task)
     splits = {split: _seeds(files.labels[split], task, split, database, classes) for split in SPLITS}
     if task.task_type == "recommendation":
@@ -96,7 +97,10 @@ def fit_task(files: TaskFiles, *, self_depth: int | None = SELF_REFERENCE_DEPTH,
         destination=task.dst_entity_table if task.task_type == "recommendation" else None,
         eval_k=task.eval_k or 0,
     )
-    return add_label_table(spec, _window_s(task)) if label_table else spec
+    if options.get("label_table", False):
+        spec = add_label_table(spec, _window_s(task))
+    relations = along(spec.graph.relations, options.get("directions", "both"))
+    return dataclasses.replace(spec, graph=dataclasses.replace(spec.graph, relations=relations))
 
 
 def _window_s(task: TaskManifest) -> int:

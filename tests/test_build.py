@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from relbench_folder import NUM_MEMBERS, NUM_VISITS, TASK, Folder
 
-from tasks.build import SELF_REFERENCE_DEPTH
-from tasks.graph import GraphSpec, Relation
+from tasks.graph import GraphSpec, Relation, reverse_of
 from tasks.load import load_task
+from tasks.options import DIRECTIONS, SELF_REFERENCE_DEPTH
 
 
 def graph_of(folder: Folder, path: Path, **options: int) -> GraphSpec:
@@ -50,6 +50,22 @@ def test_edges_are_the_keys_and_the_reverse_is_their_mirror(tmp_path: Path) -> N
     assert rooms.num_edges == relation(graph, "rev_fk_room_id").num_edges == 92 - 9
     assert not np.isin(rooms.src_index, np.arange(9, 92, 10)).any()
     assert graph.counts["visits.room_id: null key"] == 9
+
+
+@pytest.mark.parametrize("label_table", [False, True])
+def test_one_way_keeps_one_relation_of_each_pair(tmp_path: Path, label_table: bool) -> None:
+    """To parents and to children are the two halves of both, without a relation in common, and equal edge for edge."""
+    both, there, back = (
+        load_task(Folder().write(tmp_path / name), TASK, directions=name, label_table=label_table).graph
+        for name in DIRECTIONS
+    )
+    assert {relation.dst for relation in there.relations} <= {"members", "rooms"}
+    assert {reverse_of(relation.key) for relation in there.relations} == {relation.key for relation in back.relations}
+    halves = {relation.key: relation for relation in (*there.relations, *back.relations)}
+    assert halves.keys() == {relation.key for relation in both.relations}
+    for relation in both.relations:
+        np.testing.assert_array_equal(relation.src_index, halves[relation.key].src_index)
+    assert there.fingerprint() != both.fingerprint() != back.fingerprint()
 
 
 def test_keys_never_become_features(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from harness import compose as compose_module
 from harness.compose import SHELF, compose_trial, expand, parse_values, read_sweep, shelf_names
 from harness.config import TrialConfig
 from harness.plain_compose import PlainShelf
+from harness.plan import gate_settings
 
 OTHERS = ["backend=dgl", "seed=3", "dataset.path=elsewhere", "measure.threads=2", "measure.timeout_s=5"]
 
@@ -65,6 +66,20 @@ def test_ids_know_what_they_should_and_nothing_else() -> None:
     assert config("dataset.path=elsewhere").trial_id("a") == base.trial_id("a")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("label_table", True), ("directions", "to_parents"), ("null_indicators", False), ("self_depth", None)],
+)
+def test_what_changes_the_graph_is_part_of_a_trial(name: str, value: Any) -> None:
+    """Each option reaches what builds the graph, and makes another trial and another gate."""
+    plain, other = (
+        expand(overrides)[0].config for overrides in ([], [f"dataset.{name}={'null' if value is None else value}"])
+    )
+    assert other.dataset.build_options() == {**plain.dataset.build_options(), name: value}
+    assert other.config_id != plain.config_id
+    assert gate_settings(other) != gate_settings(plain)
+
+
 def test_public_form_hides_the_path() -> None:
     """A record says that a folder was given, not which."""
     assert config("dataset.path=secret").to_public_dict()["dataset"]["path"] == "FOLDER"
@@ -94,6 +109,7 @@ def test_public_form_hides_the_path() -> None:
         (["sampler.fanout=8"], "sampler.fanout=8: allowed is a list"),
         (["sampler.fanout=[true,4]"], "sampler.fanout=[True, 4]: allowed is a list of whole numbers"),
         (["model.family=gcn"], "model.family='gcn': did you mean 'rgcn'"),
+        (["dataset.directions=up"], "dataset.directions='up': allowed are both, to_parents, to_children"),
         (["measure.device=gpu"], "measure.device='gpu': did you mean 'cpu'"),
         (["dataset.scale=0"], "dataset.scale=0.0: allowed is"),
     ],

@@ -78,6 +78,8 @@ def test_numbers_are_standardised_with_a_null_indicator() -> None:
     assert features.numeric[3].tolist() == [0.0, 1.0]
     assert features.numeric[:, 1].tolist() == [0, 0, 0, 1, 0]
     assert encode(known).numeric_names == ("x",)
+    without = fit(pd.DataFrame({"x": values}), np.ones(5, bool), null_indicators=False)
+    np.testing.assert_array_equal(without.transform(pd.DataFrame({"x": values})).numeric, features.numeric[:, :1])
 
 
 def test_wild_numbers_stay_finite() -> None:

@@ -10,7 +10,6 @@ from relbench_folder import START_S, TASK, Folder, with_column
 
 from backends.batch import Batch
 from backends.spec import SamplerSpec
-from harness.compose import expand
 from tasks.label_table import LABEL_TABLE, add_label_table
 from tasks.load import load_task
 from tasks.shop import write_shop
@@ -105,13 +104,6 @@ def test_each_task_type_has_its_own_columns(
     assert (table.time > table.features.timestamp[:, 0]).all()
     if name == "review-stars":  # what is completed at an instant is known a second later
         assert np.array_equal(table.time, task.split.train.time + 1)
-
-
-def test_the_option_is_part_of_what_a_trial_is() -> None:
-    """A config with the table is another trial and another gate than one without."""
-    with_table, without = (expand([f"dataset.label_table={its}"])[0].config for its in ("true", "false"))
-    assert with_table.dataset.build_options() == {"self_depth": 2, "label_table": True}
-    assert with_table.config_id != without.config_id
 
 
 def test_an_external_task_must_say_how_long_its_window_is(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from relbench_folder import TASK, Folder, stamps
 
 import harness.draw
 from backends.base import load_backend
-from backends.mirror import reverse_of
 from backends.sampler import TemporalSampler
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from backends.subgraph import PairSubgraph, Subgraph
@@ -26,6 +25,7 @@ from harness.gate_batches import sample_batches, sample_held_out
 from harness.objective import IdAware, TwoTower, head_width
 from harness.plan import plan_trials
 from harness.ranking import rank_destinations
+from tasks.graph import reverse_of
 from tasks.load import load_task
 from tasks.metrics import evaluate
 from tasks.shop import write_shop

@@ -127,8 +127,8 @@ def test_the_twin_whose_target_has_one_other_class_fails_the_gate(shop: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["customer-bracket", "customer-regions", "review-stars"])
-def test_training_beats_the_trivial_predictors_on_validation(name: str, shop: Path) -> None:
+@pytest.mark.parametrize(("name", "epochs"), [("customer-bracket", 15), ("customer-regions", 6), ("review-stars", 6)])
+def test_training_beats_the_trivial_predictors_on_validation(name: str, epochs: int, shop: Path) -> None:
     """A few epochs of a small model find the planted signal, and predictions have the form of the task."""
     task = _thinned(load_task(shop, name), 900)
     backend = load_backend("pyg")
@@ -151,13 +151,12 @@ def test_training_beats_the_trivial_predictors_on_validation(name: str, shop: Pa
         dtype=torch.float32,
         num_outputs=task.num_outputs,
     )
-    history = train(model, feed, TrainConfig(epochs=6, lr=0.01, batch_size=64), seed=0)
+    history = train(model, feed, TrainConfig(epochs=epochs, lr=0.01, batch_size=64), seed=0)
     shape = (len(task.split.test),) if task.num_outputs == 1 else (len(task.split.test), task.num_outputs)
     assert history.predictions.shape == shape
     trivial = trivial_scores(task, "val")
-    metric = "mrr" if name == "customer-bracket" else task.metric  # of 58 brackets the majority's is hard to beat
     for predictor, scores in trivial.items():
-        assert better(metric, history.metrics["val"][metric], scores[metric]), predictor
+        assert better(task.metric, history.metrics["val"][task.metric], scores[task.metric]), predictor
 
 
 def _thinned(task: TaskSpec, num: int) -> TaskSpec:

@@ -36,6 +36,9 @@ _ENVIRONMENT: Final = (
     ("measure", "split_steps"),
     ("seed",),
 )
+#: Settings that came after configs had ids that baselines go by, with what every config before them meant: at that
+#: value they are no part of an id either. A value here never changes, whatever the default becomes.
+_LATER: Final[dict[tuple[str, ...], Any]] = {("dataset", "directions"): "both", ("dataset", "null_indicators"): True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,11 +267,12 @@ class TrialConfig:
 
     def _identity(self) -> dict[str, Any]:
         data = self.to_dict()
-        for path in _ENVIRONMENT:
-            place = data
+        for path in (*_ENVIRONMENT, *_LATER):
+            group = data
             for key in path[:-1]:
-                place = place[key]
-            del place[path[-1]]
+                group = group[key]
+            if path in _ENVIRONMENT or group[path[-1]] == _LATER[path]:
+                del group[path[-1]]
         return data
 
 

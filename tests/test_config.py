@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from backends.families import BUILT_IN, OPTIONS, find_family
 from backends.spec import ModelSpec
 from harness import compose as compose_module
+from harness import config as config_module
 from harness.compose import SHELF, compose_trial, expand, parse_values, read_sweep, shelf_names
 from harness.config import TrialConfig
 from harness.plain_compose import PlainShelf
@@ -64,6 +65,16 @@ def test_ids_know_what_they_should_and_nothing_else() -> None:
     ids = {base.trial_id("a"), base.trial_id("b"), config("seed=3").trial_id("a"), dgl.trial_id("a")}
     assert len(ids) == 4
     assert config("dataset.path=elsewhere").trial_id("a") == base.trial_id("a")
+
+
+def test_a_new_setting_at_what_it_always_was_keeps_the_ids() -> None:
+    """A baseline of before the setting still knows its cells: the id is that of the same config without it."""
+    data = config().to_dict()
+    for path in (*config_module._ENVIRONMENT, *config_module._LATER):
+        group = data if len(path) == 1 else data[path[0]]
+        del group[path[-1]]
+    assert config().config_id == config_module._digest(data)
+    assert config("dataset.directions=to_parents").config_id != config().config_id
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,8 @@ def gather(records: Iterable[TrialRecord]) -> Gathered:
     """Group records into cells: of each config those of the newest code and data, and of these the newest machine."""
     by_cell: dict[str, list[TrialRecord]] = {}
     for record in records:
-        by_cell.setdefault(record.config_id + ("" if is_timed(record) else ".quality"), []).append(record)
+        shared = ".quality" if record.setting("measure.quality_only") is True else ""
+        by_cell.setdefault(f"{record.config_id}{shared}", []).append(record)
     cells, failures, left_out = [], {}, []
     for name, its in sorted(by_cell.items()):
         current, older = _newest(its, lambda record: (record.code_version, record.data_fingerprint))

@@ -19,6 +19,8 @@ from results.verdict import Verdict
 STEADY_STEPS: Final = 20
 #: Steps of training in which a recompile still counts as warming up: a round of the batches that a duel replays.
 WARM_UP_STEPS: Final = 8
+#: Compilers that generate no code: what they count is torch.compile's, what they time says nothing.
+TRACERS: Final = ("eager", "aot_eager")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,3 +149,8 @@ def extra_memory(section: Mapping[str, Any], start: str = "cold") -> dict[str, i
 def _without_compile(record: TrialRecord) -> tuple[Any, ...]:
     config = {name: value for name, value in record.config.items() if name != "compile"}
     return config, record.repeat, record.data_fingerprint, record.code_version, record.environment_id
+
+
+def only_traces(record: TrialRecord) -> bool:
+    """Tell whether torch.compile traced a trial's model and generated no code for it."""
+    return record.setting("compile.scope", "none") != "none" and record.setting("compile.backend") in TRACERS

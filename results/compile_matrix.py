@@ -14,13 +14,11 @@ from typing import Any, Final
 
 from results.arms import form_of, library_of
 from results.blocks import Block, Points, Table
-from results.compile_figures import WARM_UP_STEPS, compile_counts, is_one_graph, late_recompiles
+from results.compile_figures import TRACERS, WARM_UP_STEPS, compile_counts, is_one_graph, late_recompiles
 from results.listings import make_table
 from results.record import TrialRecord
 from results.text import MISSING, backend_name, plain
 
-#: Compilers that generate no code: what they count is torch.compile's, what they time says nothing.
-TRACERS: Final = ("eager", "aot_eager")
 _SHOWN: Final = 40
 
 

@@ -21,11 +21,12 @@ from results.compile_figures import (
     eager_twin,
     extra_memory,
     is_one_graph,
+    only_traces,
     speed_up,
     steady_step_s,
     time_to_target,
 )
-from results.compile_matrix import TRACERS, arm_of, matrix, mode_of, model_of, outlasts_warm_up, reasons, task_of
+from results.compile_matrix import arm_of, matrix, mode_of, model_of, outlasts_warm_up, reasons, task_of
 from results.listings import make_table
 from results.races import Race
 from results.record import TrialRecord
@@ -47,7 +48,7 @@ def compile_blocks(records: Sequence[TrialRecord], races: Sequence[Race] = ()) -
     raced = [(race, gain) for race in races if (gain := raced_gain(race)) is not None]
     if not compiled and not raced:
         return ()
-    timed = [record for record in compiled if record.setting("compile.backend", "inductor") not in TRACERS]
+    timed = [record for record in compiled if not only_traces(record)]
     return (
         Prose(text=_does_it_help(raced)),
         *([_race_table(raced)] if raced else []),

@@ -17,6 +17,7 @@ from typing import Any, Final
 import pandas as pd
 
 from results.arms import SIDES, arm_label, form_of, library_of
+from results.compile_figures import only_traces
 from results.environment import environment_id
 from results.gate import Parity
 from results.record import TrialRecord
@@ -118,8 +119,11 @@ def machine_id(environment: dict[str, Any]) -> str:
 
 
 def is_timed(record: TrialRecord) -> bool:
-    """Tell whether a trial had the machine to itself; else its times say nothing and are shown nowhere."""
-    return record.setting("measure.quality_only") is not True
+    """Tell whether a trial had the machine to itself, and ran code that somebody would use.
+
+    Else its times say nothing and are shown nowhere.
+    """
+    return record.setting("measure.quality_only") is not True and not only_traces(record)
 
 
 def _arm(record: TrialRecord, parity: Parity | None) -> dict[str, Any]:

@@ -186,10 +186,13 @@ def test_own_batches_make_no_ratio() -> None:
     assert table.rows[0][[column.title for column in table.columns].index(RATIO)].startswith("— (each library drew")
 
 
-def test_trials_for_the_score_alone_have_no_times() -> None:
-    """A trial that shared the machine keeps its score and curve against epochs, and shows no time anywhere."""
+@pytest.mark.parametrize(
+    "settings", [{"measure": {"quality_only": True}}, {"compile": {"scope": "model", "backend": "eager"}}]
+)
+def test_trials_whose_times_say_nothing_show_none(settings: dict[str, Any]) -> None:
+    """A trial that shared the machine, or whose compiler only traced, keeps its score and curve against epochs."""
     record = make_record()
-    shared = replace(record, config=record.config | {"measure": {"quality_only": True}})
+    shared = replace(record, config=record.config | settings)
     trial = trials_frame([shared]).iloc[0]
     assert pd.isna(trial[["step_ms", "batch_ms", "epoch_s", "train_s"]]).all()
     assert trial["test"] == pytest.approx(0.80)

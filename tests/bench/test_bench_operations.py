@@ -9,7 +9,6 @@ backward, native and primitive. Absolute times say something about this machine 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,25 +54,14 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """Write and load the small shop, only when there is something to time."""
-    if not request.config.getoption("benchmark_enable"):
-        pytest.skip("timings run with --benchmark-enable")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """Write and load the small shop."""
     folder = write_shop(tmp_path_factory.mktemp("shop") / "shop", scale=0.1)
     task = load_task(folder, TASK)
     rows = np.random.default_rng(0).permutation(len(task.split.train))[:BATCH_SIZE]
     sampler = TemporalSampler(task.graph, SamplerSpec(fanout=(16, 8)), 0)
     subgraph = sampler.sample(task.split.train, rows, split="train", epoch=0)
     return Shop(folder=folder, task=task, rows=rows, subgraph=subgraph)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Give torch one thread: two on a busy machine wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, kw_only=True)

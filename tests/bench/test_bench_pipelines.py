@@ -31,21 +31,15 @@ from tasks.graph import Int64Array
 from tasks.load import load_task
 from tasks.task import TaskSpec
 
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "rel-f1"
 BATCH_SIZE = 512
 SPEC = SamplerSpec(fanout=(16, 8), blocks=True)
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def task(request: pytest.FixtureRequest) -> TaskSpec:
-    """Load driver-position once, and only when there is something to time."""
-    if request.config.getoption("benchmark_disable") and not request.config.getoption("benchmark_enable"):
-        pytest.skip("timings run with --benchmark-enable")
-    if not FOLDER.is_dir():
-        pytest.skip("rel-f1 is not at ../shared/data/rel-f1 beside this checkout")
-    torch.set_num_threads(1)
-    return load_task(FOLDER, "driver-position")
+def task(rel_f1: Path) -> TaskSpec:
+    """Load driver-position once."""
+    return load_task(rel_f1, "driver-position")
 
 
 def timed(make: Callable[[], Any]) -> tuple[Any, float]:

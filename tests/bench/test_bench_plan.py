@@ -30,13 +30,6 @@ NUM = 1000
 pytestmark = pytest.mark.benchmark(group="plan of 1,000 trials")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def enabled(request: pytest.FixtureRequest) -> None:
-    """Do nothing where nothing is timed."""
-    if request.config.getoption("benchmark_disable") and not request.config.getoption("benchmark_enable"):
-        pytest.skip("timings run with --benchmark-enable")
-
-
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Return a store that holds a small record of every trial of the plan."""

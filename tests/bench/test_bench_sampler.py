@@ -8,13 +8,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from backends.csr import Sampler
@@ -25,29 +23,15 @@ from backends.subgraph import Subgraph
 from tasks.load import load_task
 from tasks.task import TaskSpec
 
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "rel-f1"
 BATCH_SIZE = 512
 WIDE, NARROW = SamplerSpec(fanout=(128, 64)), SamplerSpec(fanout=(16, 8))
 KINDS = {"numba": TemporalSampler, "torch": TorchTemporalSampler}
 
 
 @pytest.fixture(scope="module")
-def task(request: pytest.FixtureRequest) -> TaskSpec:
-    """Load driver-dnf once, and only when there is something to time."""
-    if request.config.getoption("benchmark_disable") and not request.config.getoption("benchmark_enable"):
-        pytest.skip("timings run with --benchmark-enable")
-    if not FOLDER.is_dir():
-        pytest.skip("rel-f1 is not at ../shared/data/rel-f1 beside this checkout")
-    return load_task(FOLDER, "driver-dnf")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Give torch the one core that the numba kernel has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def task(rel_f1: Path) -> TaskSpec:
+    """Load driver-dnf once."""
+    return load_task(rel_f1, "driver-dnf")
 
 
 class Batches:

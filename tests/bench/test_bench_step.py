@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +33,6 @@ from harness.train import Feed, make_optimizer, objective_of, score, train, trai
 from tasks.load import load_task
 from tasks.task import SeedTable, TaskSpec
 
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "rel-f1"
 CPU = torch.device("cpu")
 #: The recipe of configs/task/driver-dnf.yaml, and RelBench's reference recipe.
 DEFAULT = (ModelSpec(), SamplerSpec(strategy="last"))
@@ -42,22 +41,9 @@ RECIPES = {"default": DEFAULT, "reference": REFERENCE}
 
 
 @pytest.fixture(scope="module")
-def task(request: pytest.FixtureRequest) -> TaskSpec:
-    """Load driver-dnf once, and only when there is something to time."""
-    if not request.config.getoption("benchmark_enable"):
-        pytest.skip("timings run with --benchmark-enable")
-    if not FOLDER.is_dir():
-        pytest.skip("rel-f1 is not at ../shared/data/rel-f1 beside this checkout")
-    return load_task(FOLDER, "driver-dnf")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Give torch one thread: two on a busy machine wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def task(rel_f1: Path) -> TaskSpec:
+    """Load driver-dnf once."""
+    return load_task(rel_f1, "driver-dnf")
 
 
 def make(task: TaskSpec, library: str, recipe: tuple[ModelSpec, SamplerSpec]) -> tuple[RelationalModel, Feed]:

@@ -27,19 +27,15 @@ from backends.tensors import to_tensor
 from backends.weights import build_model
 from tasks.load import load_task
 
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "rel-f1"
 CPU = torch.device("cpu")
 ROUNDS = 12
 
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["whole", "blocks"])
 @pytest.mark.parametrize("conv", ["native", "primitive"])
-def test_storage_forms(conv: str, blocks: bool, request: pytest.FixtureRequest) -> None:
+def test_storage_forms(conv: str, blocks: bool, rel_f1: Path) -> None:
     """Print a row for each form, relative to PyG's coo of the same round; all forms give the same outputs."""
-    if not request.config.getoption("benchmark_enable") or not FOLDER.is_dir():
-        pytest.skip("timings run with --benchmark-enable, on rel-f1 at ../shared/data/rel-f1 beside this checkout")
-    torch.set_num_threads(1)
-    task = load_task(FOLDER, "driver-dnf")
+    task = load_task(rel_f1, "driver-dnf")
     schema, spec = task.graph.schema, ModelSpec(channels=64, encoder_layers=1, conv=conv)
     rows = np.random.default_rng(0).permutation(len(task.split.train))[:512]
     sampler = TemporalSampler(task.graph, SamplerSpec(fanout=(128, 64)), 0)

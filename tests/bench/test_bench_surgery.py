@@ -18,7 +18,6 @@ from backends.surgery import load_surgery, plan_extension
 from tasks.graph import GraphSpec
 from tasks.load import load_task
 
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "rel-f1"
 CPU = torch.device("cpu")
 NUM_TURNS = 41
 RATIOS = [
@@ -32,13 +31,9 @@ RATIOS = [
 
 
 @pytest.fixture(scope="module")
-def graph(request: pytest.FixtureRequest) -> GraphSpec:
-    """Load rel-f1 once, and only when there is something to time."""
-    if request.config.getoption("benchmark_disable") and not request.config.getoption("benchmark_enable"):
-        pytest.skip("timings run with --benchmark-enable")
-    if not FOLDER.is_dir():
-        pytest.skip("rel-f1 is not at ../shared/data/rel-f1 beside this checkout")
-    return load_task(FOLDER, "driver-position").graph
+def graph(rel_f1: Path) -> GraphSpec:
+    """Load rel-f1 once."""
+    return load_task(rel_f1, "driver-position").graph
 
 
 def seconds_of(way: Callable[[], object]) -> float:

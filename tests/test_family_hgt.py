@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 import torch_geometric
-from test_family_rgcn import (
+from family_arms import (
     ALL_ARMS,
     ARMS,
     DTYPES,
+    IN_EVERY_FORM,
     LIBRARIES,
     NO_EDGES,
     Arms,
@@ -68,17 +69,7 @@ def test_every_number_of_heads_is_mapped(heads: int, library: str, arms: Arms) -
     assert max_rel_diff(first.output, arms.reference(spec, torch.float64).output) > 1e-4
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        {"name": "pyg", "storage": "sorted"},
-        {"name": "pyg", "storage": "csr"},
-        {"name": "dgl", "storage": "coo"},
-        {"name": "dgl", "storage": "csc"},
-        {"name": "dgl", "ids": "int32"},
-    ],
-    ids=lambda form: "-".join(form.values()),
-)
+@IN_EVERY_FORM
 def test_forms_of_storage_are_the_same_function(form: dict[str, str], arms: Arms) -> None:
     """Each library's layer takes a batch in every form of storage, and DGL's fold keeps 32-bit ids."""
     backend = BackendSpec(**form)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a family's tests share: a batch of the shop through every arm, and one layer on a graph small enough for paper."""
+"""What tests of a family share: a batch of the shop through every arm, and one layer on a graph fit for paper."""
 
 import copy
 from collections.abc import Callable

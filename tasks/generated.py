@@ -1,4 +1,4 @@
-"""Writing a generated database as a RelBench v3 folder: tables, manifests, and labels by each task's SQL or column.
+"""Writing a generated database as a RelBench v3 folder: tables, manifests, labels by each task's SQL, and its marker.
 
 Guarantees: the folder is whole or absent, also after an interruption; two processes that write the same one at a time
 both end with it, and neither overwrites what is there.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from relbench.manifest import DatasetManifest, TaskManifest
 
+from tasks.marker import holds_generated, marker_path, marker_text
 from tasks.shop_tasks import label_rows
 from tasks.task import SPLITS
 
@@ -25,13 +26,13 @@ def write_generated(
     tables: dict[str, pd.DataFrame],
     tasks: Sequence[TaskManifest],
     *,
-    holds: Callable[[Path], bool],
-    files: Mapping[str, str] | None = None,
+    seed: int,
+    scale: float,
 ) -> Path:
-    """Write the tables, the labels of every task, and further text ``files`` by name to ``folder``, and return it.
+    """Write the tables and the labels of every task to ``folder``, marked as the manifest's name, and return it.
 
-    ``holds`` tells whether a folder holds just this: another process may have finished it in the meantime, which is as
-    good. OSError where anything else is there.
+    Where another process has finished the same database in the meantime, its folder is taken. ValueError where
+    anything else is there.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -45,12 +46,12 @@ def write_generated(
             task.save(task_folder / "manifest.yaml")
             for split in SPLITS:
                 label_rows(task, tables, split).to_parquet(task_folder / f"{split}.parquet", index=False)
-        for name, text in (files or {}).items():
-            (building / name).write_text(text, encoding="utf-8")
+        marker = marker_text(manifest.name, seed, scale) + "\n"
+        marker_path(building, manifest.name).write_text(marker, encoding="utf-8")
         try:
             building.rename(folder)
         except OSError:
-            if not holds(folder):
+            if not holds_generated(folder, manifest.name, seed, scale):
                 raise
     finally:
         if building.exists():

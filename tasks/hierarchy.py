@@ -17,6 +17,7 @@ from relbench.manifest import DatasetManifest, TableSpec, TaskManifest
 
 from tasks.generated import write_generated
 from tasks.graph import Int64Array
+from tasks.marker import holds_generated
 from tasks.shop_catalogue import DAY_S, START_S, nullable_key
 from tasks.shop_signal import PERIOD_DAYS, Float64Array
 from tasks.shop_tasks import NUM_EVAL_PERIODS, NUM_PERIODS, TEST_TIME, VAL_TIME
@@ -55,15 +56,17 @@ TASK: Final = TaskManifest(
 
 
 def write_hierarchy(folder: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
-    """Write the database and its task to ``folder``, which must not exist, and return it.
+    """Write the database and its task to ``folder`` and return it.
 
-    ``scale`` 1.0 is 400 members, twenty-odd levels deep at most. ValueError for ``seed < 0`` and a scale that leaves
-    fewer than 40 members.
+    ``scale`` 1.0 is 400 members, twenty-odd levels deep at most. A folder already written with the same arguments is
+    left alone; anything else there is a ValueError, as are ``seed < 0`` and a scale that leaves fewer than 40 members.
     """
     if seed < 0:
         raise ValueError(f"seed={seed!r}: allowed is 0 or more")
     if not (math.isfinite(scale) and scale * NUM_MEMBERS >= WINDOW):
         raise ValueError(f"scale={scale!r}: allowed is a finite number, {WINDOW / NUM_MEMBERS:g} or more")
+    if holds_generated(folder, "hierarchy", seed, scale):
+        return folder
     manifest = DatasetManifest(
         name="hierarchy",
         val_timestamp=str(VAL_TIME),
@@ -72,7 +75,7 @@ def write_hierarchy(folder: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
         tables=TABLES,
     )
     tables = draw_hierarchy(round(NUM_MEMBERS * scale), seed)
-    return write_generated(folder, manifest, tables, (TASK,), holds=lambda its: (its / "manifest.yaml").is_file())
+    return write_generated(folder, manifest, tables, (TASK,), seed=seed, scale=scale)
 
 
 def draw_hierarchy(num_members: int, seed: int) -> dict[str, pd.DataFrame]:

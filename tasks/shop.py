@@ -17,9 +17,9 @@ import pandas as pd
 from relbench.manifest import DatasetManifest, TableSpec
 
 from tasks.generated import write_generated
+from tasks.marker import holds_generated, is_shop
 from tasks.shop_catalogue import Catalogue, draw_catalogue
 from tasks.shop_events import Events, draw_events
-from tasks.shop_marker import MARKER, holds_shop, is_shop, shop_marker
 from tasks.shop_planted import planted_score
 from tasks.shop_tasks import NUM_PERIODS, TASKS, TEST_TIME, VAL_TIME
 
@@ -57,7 +57,7 @@ def write_shop(folder: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
     are ``seed < 0`` and a scale that leaves fewer than 100 customers (a split might lack a class).
     """
     num_customers = _num_customers(seed, scale)
-    if holds_shop(folder, seed, scale):
+    if holds_generated(folder, "shop", seed, scale):
         return folder
     manifest = DatasetManifest(
         name="shop",
@@ -66,14 +66,7 @@ def write_shop(folder: Path, *, seed: int = 0, scale: float = 1.0) -> Path:
         description="A generated shop: customers, orders, items, reviews, stores, employees, products and suppliers.",
         tables=TABLES,
     )
-    return write_generated(
-        folder,
-        manifest,
-        _draw_tables(num_customers, seed),
-        TASKS,
-        holds=lambda its: holds_shop(its, seed, scale),
-        files={MARKER: shop_marker(seed, scale) + "\n"},
-    )
+    return write_generated(folder, manifest, _draw_tables(num_customers, seed), TASKS, seed=seed, scale=scale)
 
 
 def draw_shop(num_customers: int, seed: int) -> tuple[Catalogue, Events]:

@@ -12,9 +12,13 @@ import pytest
 from backends.sampler import TemporalSampler
 from backends.spec import SamplerSpec
 from harness.compose import compose_trial, expand, read_sweep
+from harness.config import DatasetConfig
+from harness.dataset import dataset_folder, user_cache
 from results.store import Store
+from tasks import hierarchy
 from tasks.hierarchy import WINDOW, draw_hierarchy, write_hierarchy
 from tasks.load import load_task
+from tasks.marker import VERSIONS
 from tests.made_records import make_record, written
 
 HOPS = SamplerSpec(fanout=(4, 2, 1, 1, 1, 1, 1, 1))
@@ -55,6 +59,22 @@ def test_impossible_hierarchies_are_refused(tmp_path: Path) -> None:
         write_hierarchy(tmp_path / "a", scale=0.01)
     assert WINDOW == 40
     assert not any(tmp_path.iterdir())
+
+
+def test_another_hierarchy_in_the_same_place_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is found again by how it was made; of another seed or scale it is an error, here and in the cache."""
+    written_once = write_hierarchy(tmp_path / "a", scale=0.1)
+    monkeypatch.setattr(hierarchy, "draw_hierarchy", None)  # nothing is drawn from here on
+    assert write_hierarchy(tmp_path / "a", scale=0.1) == written_once
+    for arguments in ({"seed": 1, "scale": 0.1}, {"scale": 0.2}):
+        with pytest.raises(ValueError, match="choose another folder"):
+            write_hierarchy(tmp_path / "a", **arguments)  # type: ignore[arg-type]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    place = user_cache() / f"hierarchy-v{VERSIONS['hierarchy']}-seed1-scale0.1"
+    place.parent.mkdir(parents=True)
+    written_once.rename(place)
+    with pytest.raises(ValueError, match="choose another folder"):
+        dataset_folder(DatasetConfig(name="hierarchy", seed=1, scale=0.1))
 
 
 def test_bound_is_honoured_and_null_is_none(folder: Path) -> None:

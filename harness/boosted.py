@@ -59,8 +59,16 @@ def boosted_baselines(trial: PlannedTrial, log: Path, stop: threading.Event | No
 
 
 def recorded_baselines(boosted: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return what a record keeps of ``boosted_baselines``: test scores by metric, or ``skipped`` with the reason."""
-    return {name: its["scores"]["test"] if "scores" in its else its for name, its in boosted.items()}
+    """Return what a record keeps of ``boosted_baselines``: test scores by metric, or ``skipped`` with the reason.
+
+    A baseline that some joins were too large for keeps them too: ``left_out``, name to number of pairs.
+    """
+    kept = {}
+    for name, its in boosted.items():
+        kept[name] = its if "skipped" in its else dict(its["scores"]["test"])
+        if its.get("left_out"):
+            kept[name]["left_out"] = its["left_out"]
+    return kept
 
 
 def has_failed(boosted: dict[str, dict[str, Any]]) -> bool:

@@ -42,12 +42,18 @@ def best_baseline(baselines: Baselines, metric: str) -> tuple[str, float] | None
     return best(scores.items(), key=lambda item: item[1], default=None)
 
 
-def skipped_baselines(records: Sequence[TrialRecord]) -> tuple[str, ...]:
-    """Say which baselines were skipped and why, once each."""
-    found = dict.fromkeys(
-        f"{plain(name, 40)}: skipped: {plain(its['skipped'])}"
+def baseline_notes(records: Sequence[TrialRecord]) -> tuple[str, ...]:
+    """Say which baselines were skipped and why, and what the others had to do without, once each."""
+    said = dict.fromkeys(
+        f"{plain(name, 40)}: {what}"
         for record in records
         for name, its in record.baselines.items()
-        if "skipped" in its
+        for what in _notes(its)
     )
-    return tuple(found)
+    return tuple(said)
+
+
+def _notes(baseline: Mapping[str, Any]) -> list[str]:
+    skipped = [f"skipped: {plain(baseline['skipped'])}"] if "skipped" in baseline else []
+    joins = [f"{plain(name)} ({plain(num_pairs)} pairs)" for name, num_pairs in baseline.get("left_out", {}).items()]
+    return [*skipped, *([f"without joins that are too large: {', '.join(joins)}"] if joins else [])]

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from results.arms import FORMS_LEGEND, OWN_SAMPLER, libraries_in
-from results.beside import skipped_baselines
+from results.beside import baseline_notes
 from results.blocks import Block, Code, Document, Points, Prose, Section
 from results.compile_page import compile_blocks
 from results.costs import costs_table, energy_block
@@ -169,7 +169,7 @@ def _headline(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapp
             "optimiser; training time leaves evaluation out. A trial whose batches were made ahead of their steps has "
             "no batch time: its training time counts what was waited for them. A dash marks what was not measured or "
             "may not be said.",
-            *skipped_baselines(records),
+            *baseline_notes(records),
             *_memory_reasons(records),
         ),
     )

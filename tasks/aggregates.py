@@ -6,7 +6,8 @@ greatest and last value, the last category, and counts of the most frequent cate
 
 Guarantees: a joined row counts from the instant on at which it and the row in between exist; a value is a function of
 those rows alone, bit for bit, so that no later row can move one. Which categories are counted is fitted on the rows up
-to the validation time. Text and stamps of joined rows are left out; it fits no model.
+to the validation time. A join too large to hold is left out, and named. Text and stamps of joined rows are left out; it
+fits no model.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tasks.entity_columns import DAY_S
 from tasks.graph import ALWAYS, GraphSpec, Int64Array, NodeTable, Relation
 from tasks.task import SeedTable, TaskSpec
 
-#: A join of more pairs than this (of an entity and a joined row) is left out.
+#: A join two keys away of more pairs than this (of an entity and a joined row) is left out; one key away, none is.
 MAX_PAIRS: Final = 1_000_000
 #: So many categories of a column are counted, the most frequent ones.
 MAX_COUNTED: Final = 8
@@ -56,18 +57,34 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LargeJoin:
+    """A join of more than ``MAX_PAIRS`` pairs, which is not made."""
+
+    name: str
+    num_pairs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregates:
-    """Columns by name, f64[S] each in the order of the seeds, NaN where there is nothing; which are categories."""
+    """Columns by name, f64[S] each in the order of the seeds, NaN where there is nothing; which are categories.
+
+    ``left_out`` maps each join that was too large to its number of pairs.
+    """
 
     columns: dict[str, Float64Array]
     categorical: frozenset[str]
+    left_out: dict[str, int]
 
 
 def aggregate_columns(task: TaskSpec, seeds: SeedTable) -> Aggregates:
     """Return the aggregates of every join of the entity table as the seeds see them."""
     columns: dict[str, Float64Array] = {}
     categorical: set[str] = set()
+    left_out: dict[str, int] = {}
     for join in joins_of(task.graph, seeds.entity):
+        if isinstance(join, LargeJoin):
+            left_out[join.name] = join.num_pairs
+            continue
         last, count = _last_and_count(join, seeds)
         features, seen = join.table.features, count > 0
         found: dict[str, Float64Array] = {}
@@ -84,13 +101,13 @@ def aggregate_columns(task: TaskSpec, seeds: SeedTable) -> Aggregates:
                 found[f"count {name}={code}"] = _running(join, codes == code).cumsum().to_numpy(np.float64)[last]
         columns[f"{join.name}: count"] = count.astype(np.float64)
         columns |= {f"{join.name}: {word}": np.where(seen, its, np.nan) for word, its in found.items()}
-    return Aggregates(columns=columns, categorical=frozenset(categorical))
+    return Aggregates(columns=columns, categorical=frozenset(categorical), left_out=left_out)
 
 
-def joins_of(graph: GraphSpec, entity: str) -> Iterator[Join]:
+def joins_of(graph: GraphSpec, entity: str) -> Iterator[Join | LargeJoin]:
     """Yield the joins of a table: each relation into it, and each relation behind such a one.
 
-    The way back from a child to the one parent that it has is none.
+    The way back from a child to the one parent that it has is none, and neither is one without any pair.
     """
     for first in graph.relations:
         if first.dst != entity or not first.num_edges:
@@ -100,9 +117,7 @@ def joins_of(graph: GraphSpec, entity: str) -> Iterator[Join]:
         yield near
         for second in graph.relations:
             if second.dst == table.name and second.num_edges and not _leads_back(first, second):
-                far = _behind(near, second, graph.table(second.src))
-                if far is not None:
-                    yield far
+                yield from _behind(near, second, graph.table(second.src))
 
 
 def _join(name: str, table: NodeTable, entity: Int64Array, row: Int64Array, since: Int64Array) -> Join:
@@ -110,19 +125,26 @@ def _join(name: str, table: NodeTable, entity: Int64Array, row: Int64Array, sinc
     return Join(name=name, table=table, entity=entity[order], row=row[order], since=since[order])
 
 
-def _behind(near: Join, relation: Relation, table: NodeTable) -> Join | None:
-    """Follow a relation on from the rows of a join; None for no pair or too many."""
-    order = np.argsort(relation.dst_index, kind="stable")
+def _behind(near: Join, relation: Relation, table: NodeTable) -> Iterator[Join | LargeJoin]:
+    """Follow a relation on from the rows of a join, if that leads to any pair."""
+    name = f"{_name(relation)} of {near.name}"
     degree = np.bincount(relation.dst_index, minlength=near.table.num_rows)
-    num = degree[near.row]
-    if not 0 < num.sum() <= MAX_PAIRS:
-        return None
+    num_pairs = int(degree[near.row].sum())
+    if num_pairs > MAX_PAIRS:
+        yield LargeJoin(name=name, num_pairs=num_pairs)
+    elif num_pairs:
+        pair, row = _follow(near.row, relation, degree)
+        yield _join(name, table, near.entity[pair], row, np.maximum(near.since[pair], _times(table, row)))
+
+
+def _follow(start: Int64Array, relation: Relation, degree: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return every edge of a relation into rows i64[P]: which of the P it ends in, and the row that it comes from."""
+    num = degree[start]
     pair = np.repeat(np.arange(len(num)), num)
     place = np.arange(len(pair)) - np.repeat(np.cumsum(num) - num, num)
     first = np.cumsum(degree) - degree
-    row = relation.src_index[order[first[near.row[pair]] + place]]
-    since = np.maximum(near.since[pair], _times(table, row))
-    return _join(f"{_name(relation)} of {near.name}", table, near.entity[pair], row, since)
+    order = np.argsort(relation.dst_index, kind="stable")
+    return pair, relation.src_index[order[first[start[pair]] + place]]
 
 
 def _leads_back(first: Relation, second: Relation) -> bool:

@@ -7,7 +7,7 @@ once; one thread, fixed seeds, so the same data and version give the same scores
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -56,20 +56,23 @@ class Boosted:
     """What LightGBM reached: scores on "val" and "test" by metric, the chosen candidate, its columns and rounds.
 
     ``num_trees`` counts rounds, of which each grows a tree for each class; of a multilabel task those of all labels.
+    ``left_out`` maps each join that was too large to be aggregated to its number of pairs.
     """
 
     scores: dict[str, dict[str, float]]
     candidate: dict[str, Any]
     num_trees: int
     num_columns: int
+    left_out: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """One matrix f32[S, F] a split, and the numbers of the columns that hold categories."""
+    """One matrix f32[S, F] a split, the numbers of the columns that hold categories, and the joins that are missing."""
 
     matrix: dict[Split, Matrix]
     categorical: list[int]
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 def boost(task: TaskSpec) -> dict[str, Boosted]:
@@ -82,6 +85,7 @@ def boost(task: TaskSpec) -> dict[str, Boosted]:
     both = Columns(
         matrix={split: np.concatenate([entity.matrix[split], joined.matrix[split]], axis=1) for split in SPLITS},
         categorical=[*entity.categorical, *(width + index for index in joined.categorical)],
+        left_out=joined.left_out,
     )
     return {BOOSTED_ENTITY: _choose(task, entity), BOOSTED_AGGREGATES: _choose(task, both)}
 
@@ -113,6 +117,7 @@ def _joined(task: TaskSpec) -> Columns:
     return Columns(
         matrix=dict(zip(SPLITS, parts, strict=True)),
         categorical=[index for index, name in enumerate(found.columns) if name in found.categorical],
+        left_out=found.left_out,
     )
 
 
@@ -131,6 +136,7 @@ def _choose(task: TaskSpec, columns: Columns) -> Boosted:
         candidate=candidate,
         num_trees=sum(int(model.best_iteration) for model in models),
         num_columns=columns.matrix["train"].shape[1],
+        left_out=columns.left_out,
     )
 
 

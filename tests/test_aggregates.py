@@ -169,9 +169,14 @@ def test_the_twin_that_looks_at_all_rows_is_caught(shop: TaskSpec, monkeypatch: 
         assert_blind_after(shop, int(shop.split.val.time.max()))
 
 
-def test_a_join_of_too_many_pairs_is_left_out(club: TaskSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would not fit into memory is no column, and what is one key away stays."""
+def test_a_join_of_too_many_pairs_is_left_out_and_named(club: TaskSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would not fit into memory is no column but a name with its size, and what is one key away stays."""
+    whole = aggregate_columns(club, club.split.test)
+    assert whole.left_out == {}
     monkeypatch.setattr(aggregates, "MAX_PAIRS", 82)  # the visits up to the test time have 83 rooms
-    names = {join.name for join in joins_of(club.graph, "members")}
-    assert VISITS in names
-    assert ROOMS not in names
+    found = aggregate_columns(club, club.split.test)
+    assert found.left_out[ROOMS] == 83
+    assert min(found.left_out.values()) > 82
+    prefixes = tuple(f"{name}: " for name in found.left_out)
+    assert found.columns.keys() == {name for name in whole.columns if not name.startswith(prefixes)}
+    assert f"{VISITS}: count" in found.columns

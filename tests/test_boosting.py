@@ -1,19 +1,22 @@
 """LightGBM beside every model: fitted on train, chosen on validation, kept once, skipped with a reason where absent."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_records import make_record
 from relbench_folder import TASK, Folder
 from small_shop import SMALL, planned
 
 from harness import boosted, cli
 from harness.boosted import boosted_baselines, has_failed, recorded_baselines
+from harness.commands.boost import _cells
 from harness.plan import PlannedTrial
+from results.beside import baseline_notes
 from results.store import Store
-from tasks import lightgbm_extra
+from tasks import aggregates, boosting, lightgbm_extra
 from tasks.lightgbm_extra import BOOSTED, BOOSTED_AGGREGATES, BOOSTED_ENTITY, lightgbm_unavailable
 from tasks.load import load_task
 from tasks.shop import write_shop
@@ -107,6 +110,30 @@ def test_a_label_and_a_class_that_train_lacks_are_no_obstacle(folder: Path) -> N
         split = replace(task.split, train=replace(task.split.train, target=known))
         for its in boost(replace(task, split=split)).values():
             assert np.isfinite([*its.scores["val"].values(), *its.scores["test"].values()]).all()
+
+
+@NEEDS_LIGHTGBM
+def test_a_join_that_was_too_large_is_said_wherever_the_score_is(
+    folder: Path, shop: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The baseline names what it had to do without; so do the record, the report's notes, and the verb's row."""
+    from tasks.boosting import boost
+
+    monkeypatch.setattr(boosting, "CANDIDATES", boosting.CANDIDATES[:1])
+    monkeypatch.setattr(boosting, "MAX_TREES", 5)
+    monkeypatch.setattr(aggregates, "MAX_PAIRS", 1000)
+    answer = {name: asdict(its) for name, its in boost(shop).items()}
+    assert answer[BOOSTED_ENTITY]["left_out"] == {}
+    left_out = answer[BOOSTED_AGGREGATES]["left_out"]
+    assert min(left_out.values()) > 1000
+    kept = recorded_baselines(answer)
+    assert "left_out" not in kept[BOOSTED_ENTITY]
+    assert kept[BOOSTED_AGGREGATES] == {**answer[BOOSTED_AGGREGATES]["scores"]["test"], "left_out": left_out}
+    (note,) = baseline_notes([make_record(baselines=kept)])
+    cells = _cells({"metric": "roc_auc", **answer[BOOSTED_AGGREGATES]})
+    for name, num_pairs in left_out.items():
+        assert f"{name} ({num_pairs} pairs)" in note
+        assert f"without {name}, {num_pairs:,} pairs" in cells[-1]
 
 
 def test_another_kind_of_task_is_skipped_with_the_reason(trial: PlannedTrial, tmp_path: Path) -> None:

@@ -58,5 +58,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     if "skipped" in row:
         return ["", "", f"skipped: {row['skipped']}"]
     scores = [f"{row['scores'][split][row['metric']]:.4f}" for split in ("val", "test")]
-    mae = row["scores"]["test"].get("mae")
-    return [*scores, "" if mae is None else f"test MAE {mae:.3f}"]
+    mae, left_out = row["scores"]["test"].get("mae"), row.get("left_out", {})
+    notes = [] if mae is None else [f"test MAE {mae:.3f}"]
+    notes += [f"without {join}, {num_pairs:,} pairs" for join, num_pairs in left_out.items()]
+    return [*scores, "; ".join(notes)]

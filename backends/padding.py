@@ -38,7 +38,10 @@ class PaddedCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaddedSubgraph:
-    """A subgraph with padding; by type, ``real`` is where the nodes of the original stand in it, in their order."""
+    """A subgraph with padding; by type, ``real`` is where the nodes of the original stand in it, in their order.
+
+    There is a stretch for every hop, or one that is empty for a table without rows.
+    """
 
     subgraph: Subgraph
     real: dict[str, Stretches]
@@ -81,7 +84,7 @@ def pad_subgraph(
             nodes={name: nodes[name].padded if name in nodes else its for name, its in subgraph.nodes.items()},
             edges=edges,
         ),
-        real={name: nodes[name].gaps.real if name in nodes else () for name in subgraph.nodes},
+        real={name: nodes[name].gaps.real if name in nodes else ((0, 0),) for name in subgraph.nodes},
     )
 
 

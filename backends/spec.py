@@ -62,9 +62,10 @@ class BackendSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Padding:
-    """How the counts of a batch are rounded up: to ``least``, or that times a power of ``factor``, rounded up.
+    """How the counts of a batch are rounded up: to the first size on a grid that begins at ``least``.
 
-    Seeds are padded to ``num_seeds``, where there are fewer: the size of a whole batch.
+    Each size is ``factor`` times the one before, rounded up. Seeds are padded to ``num_seeds``, where there are fewer:
+    the size of a whole batch.
     """
 
     factor: float
@@ -79,10 +80,9 @@ class Padding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The form of a batch: storage and ids, whether each layer sees only what the seeds still need, and the padding.
+    """The form of a batch: its storage and ids, and the operators (``ops``) on which layers run over it.
 
-    The second is ``blocks``; without a ``padding`` every batch has its own shape. ``ops`` are the operators on which
-    layers run over it.
+    With ``blocks`` each layer sees only what the seeds still need; without a ``padding`` every batch has its own shape.
     """
 
     storage: str
@@ -196,8 +196,8 @@ class SamplerSpec:
         _one_of("sampler.time_rule", self.time_rule, ("at_or_before", "before"))
         if not self.fanout or any(count < -1 or count == 0 for count in self.fanout):
             raise ValueError(f"sampler.fanout={list(self.fanout)!r}: allowed is a non-empty list of counts >= 1, or -1")
-        if self.padding is not None and not 1 < self.padding <= 1000:
-            raise ValueError(f"sampler.padding={self.padding!r}: allowed is a factor above 1 up to 1000, or null")
+        if self.padding is not None and not 1.001 <= self.padding <= 1000:
+            raise ValueError(f"sampler.padding={self.padding!r}: allowed is a factor from 1.001 to 1000, or null")
         if self.padding is not None and self.kind == "native":
             raise ValueError(
                 f"sampler.padding={self.padding!r} with sampler.kind='native', whose batches each library makes; "

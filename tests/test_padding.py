@@ -32,6 +32,8 @@ from harness.gate_batches import BATCH_SIZE, sample_batches, sample_held_out
 from harness.parity import compare_runs, compare_single
 from harness.plan import gate_settings
 from harness.train import Feed, History, train
+from tasks.build import relation_pair
+from tasks.graph import NodeTable, TableFeatures
 from tasks.load import load_task
 from tasks.shop import write_shop
 from tasks.task import TaskSpec
@@ -204,6 +206,29 @@ def test_outputs_and_gradients_are_those_without_padding(
         assert difference(plain, padded) <= 1e-12, layout
 
 
+def test_gradients_of_a_table_without_rows_can_be_asked_for(task: TaskSpec) -> None:
+    """All rows of a table may lie after the cut: it takes no padding, and has gradients of no nodes, padded or not."""
+    none = TableFeatures.empty(0, task.graph.tables[0].features.text.shape[2])
+    relations = relation_pair("cut away", "of", "customers", np.empty(0, np.int64), junction=False, self_depth=0)
+    graph = replace(
+        task.graph,
+        tables=(*task.graph.tables, NodeTable(name="cut away", features=none, time=None)),
+        relations=(*task.graph.relations, *relations),
+    )
+    its = replace(task, graph=graph)
+    drawn = TemporalSampler(graph, SamplerSpec(fanout=(4, 4)), 0).sample(
+        its.split.train, np.arange(20), split="train", epoch=0
+    )
+    model = model_of("pyg", MODELS[0], its)
+    places = native_places(load_backend("pyg"), MODELS[0], graph.schema)
+    plain, padded = (
+        run_pass(model, batch_of("pyg", its, drawn, Layout(storage="coo", padding=padding)), places)
+        for padding in (None, PADDING)
+    )
+    assert len(plain.input_grad[str(len(graph.tables) - 1)]) == 0
+    assert difference(plain, padded) <= 1e-12
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_nothing_flows_back_to_padding(library: str, task: TaskSpec, draw: Draw) -> None:
     """The gradient of every added node is exactly zero, and the seeds' loss does not see what it shows."""
@@ -345,8 +370,9 @@ def test_padding_is_part_of_config_gate_and_layout() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"padding": 1.0}, "sampler.padding=1.0: allowed is a factor above 1"),
-        ({"padding": float("nan")}, "sampler.padding=nan: allowed is a factor above 1"),
+        ({"padding": 1.0}, "sampler.padding=1.0: allowed is a factor from 1.001 to 1000"),
+        ({"padding": 1.0 + 1e-9}, "sampler.padding=1.000000001: allowed is a factor from 1.001"),
+        ({"padding": float("nan")}, "sampler.padding=nan: allowed is a factor from 1.001"),
         ({"padding": 1.5, "padding_least": 0}, "sampler.padding_least=0: allowed is 1 or more"),
         ({"padding": 1.5, "kind": "native", "blocks": True}, "sampler.padding=1.5 with sampler.kind='native'"),
     ],

@@ -22,9 +22,10 @@ from tasks.task import NO_LINK, SPLITS, SeedTable, Split
 
 
 def read_links(column: pa.ChunkedArray, table: Table, place: str) -> npt.NDArray[np.float64]:
-    """Return the destinations of each seed as rows of the cut table: f64[S, M], ``NO_LINK`` after the last.
+    """Return the destinations of each seed as rows of the cut table, ascending: f64[S, M], ``NO_LINK`` after the last.
 
-    A null list is an empty one. Raises ValueError for a null inside a list and for a key without a row.
+    For the metric a list is a set, but training draws one of its places: so their order is not left to the query. A
+    null list is an empty one. Raises ValueError for a null inside a list and for a key without a row.
     """
     lists = column.combine_chunks()
     owner: Int64Array = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
@@ -33,6 +34,7 @@ def read_links(column: pa.ChunkedArray, table: Table, place: str) -> npt.NDArray
         raise ValueError(f"{place}: the list of row {int(owner[np.argmax(null)])} holds a null; allowed are keys")
     assert table.key_values is not None  # the manifest was checked
     rows = table.row_of[rows_of_keys(keys, table.key_values, place, table.name)]
+    rows = rows[np.lexsort((rows, owner))]
     return pack(owner[rows != NO_ROW], rows[rows != NO_ROW], len(column))
 
 

@@ -1,5 +1,6 @@
 """Recommendation: lists of destinations, draws, rankings over all candidates, and the gate on both ways to ask."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,26 @@ def test_train_knows_only_destinations_of_its_time(visits: TaskSpec) -> None:
     assert visits.split.train.target.tolist() == [[10, 12], [11, NO_LINK], [3, NO_LINK]]
     assert visits.split.val.target.tolist() == [[20, 61], [70, NO_LINK]]
     assert visits.split.test.target.tolist() == [[80, NO_LINK], [NO_LINK, NO_LINK]]  # the database ends on day 91
+
+
+def test_the_order_within_a_list_changes_no_draw(tmp_path: Path) -> None:
+    """A query may give a list in any order: rows stand ascending. Twin: with the rows turned, others are drawn."""
+    lists: list[list[int] | None] = [[12, 3, 10, 7], [], [11, 2], [5, 3]]
+    turned: list[list[int] | None] = [its and its[::-1] for its in lists]
+    one, other = (
+        load_task(visits_folder(train=its).write(tmp_path / str(number)), TASK)
+        for number, its in enumerate((lists, turned))
+    )
+    assert one.split.train.target[0].tolist() == [3, 7, 10, 12]
+    assert np.array_equal(one.split.train.target, other.split.train.target)
+    target = one.split.train.target.copy()
+    target[0] = target[0, ::-1]
+    twin = replace(one, split=replace(one.split, train=replace(one.split.train, target=target)))
+    first, second = (
+        np.stack([draw_destinations(its, np.arange(3), split="train", epoch=epoch, run_seed=0) for epoch in range(9)])
+        for its in (one, twin)
+    )
+    assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize(

@@ -46,17 +46,16 @@ def evaluate(
     _micro. Recommendation takes rows of the destination table, the best first, [S, k] against the true ones [S, M] and
     gives map, precision and recall, each at k, over the seeds that have a destination.
 
-    Raises ValueError for unequal shapes, a prediction that is not finite, a split of one class, a regression split of
-    fewer than two rows, or an unknown task type.
+    Raises ValueError for shapes that do not fit, a prediction that is not finite, a split of one class, a regression
+    split of fewer than two rows, or an unknown task type.
     """
     if task_type not in _SCORES:
         raise ValueError(f"task_type {task_type!r}; allowed are {', '.join(METRIC_OF)}")
     wide = task_type in ("multiclass_classification", "recommendation")
-    shape = (len(target), prediction.shape[-1]) if wide else target.shape
-    if prediction.shape != shape or len(prediction) != len(target):
-        raise ValueError(
-            f"predictions have shape {prediction.shape}, targets {target.shape}; allowed is the same shape"
-        )
+    fits = prediction.ndim == 2 and len(prediction) == len(target) if wide else prediction.shape == target.shape
+    if not fits:
+        allowed = f"[{len(target)}, scores or rows]" if wide else "the same shape"
+        raise ValueError(f"predictions have shape {prediction.shape}, targets {target.shape}; allowed is {allowed}")
     if not np.isfinite(prediction).all():
         raise ValueError(f"{int((~np.isfinite(prediction)).sum())} of {prediction.size} predictions are not finite")
     if task_type == "regression":

@@ -21,7 +21,8 @@ from relbench.manifest import DatasetManifest
 
 from tasks.columns import integers, rows_of_keys, seconds, series
 from tasks.graph import NULL_TIME, Int64Array
-from tasks.manifest import is_time, read_parquet, table_schema, timestamp_seconds
+from tasks.manifest import timestamp_seconds
+from tasks.parquet_file import is_time, read_parquet, table_schema
 
 #: A foreign key that is null, or whose row the time cut removed.
 NO_ROW = -1

@@ -16,7 +16,8 @@ import numpy as np
 from tasks.build import cardinality
 from tasks.database import NO_ROW, Database, read_database
 from tasks.graph import Int64Array
-from tasks.manifest import read_dataset_manifest, table_schema, task_names, unit_notes
+from tasks.manifest import read_dataset_manifest, task_names, unit_notes
+from tasks.parquet_file import table_schema
 
 
 def describe_database(folder: Path) -> dict[str, Any]:

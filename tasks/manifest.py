@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from relbench.manifest import DatasetManifest, TaskManifest
 
 from tasks.names import did_you_mean, one_line, shown
+from tasks.parquet_file import is_time, parquet_schema, short_path, table_schema
 
 _DATASET_TEXT: Final = ("name", "val_timestamp", "test_timestamp")
 _TABLE_KEYS: Final = ("pkey", "time_col", "fkeys")
@@ -144,30 +144,6 @@ def task_names(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob("tasks/*/manifest.yaml"))
 
 
-def table_schema(folder: Path, table: str) -> pa.Schema:
-    """Return the Arrow schema of one table's file; ValueError if it is missing or no Parquet file."""
-    return parquet_schema(folder / "db" / f"{table}.parquet", f"table {table!r}")
-
-
-def parquet_schema(path: Path, place: str) -> pa.Schema:
-    """Return the Arrow schema of a file; ValueError names the place if it is missing or no Parquet file."""
-    if not _is_file(path):
-        raise ValueError(f"{place}: the file {_short(path)} is missing")
-    try:
-        return pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{place}: {_short(path)} is no readable Parquet file ({one_line(error)})") from None
-
-
-def read_parquet(path: Path, place: str) -> pa.Table:
-    """Read the one file at ``path``; ValueError names the place where its content is damaged."""
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.read()
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{place}: {_short(path)} cannot be read ({one_line(error)})") from None
-
-
 def timestamp_seconds(value: Any, place: str) -> int:
     """Return an ISO date or datetime as whole seconds since 1970 (UTC, floor); ValueError names the place."""
     try:
@@ -178,11 +154,6 @@ def timestamp_seconds(value: Any, place: str) -> int:
     return (known - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
 
 
-def is_time(kind: pa.DataType) -> bool:
-    """Tell whether a column of this type holds instants."""
-    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
-
-
 def unit_notes(folder: Path, manifest: DatasetManifest, task: str | None = None) -> tuple[str, ...]:
     """Say in which units other than seconds the time columns of a database and of a task's label files stand.
 
@@ -190,7 +161,7 @@ def unit_notes(folder: Path, manifest: DatasetManifest, task: str | None = None)
     """
     schemas = {name: table_schema(folder, name) for name in manifest.tables}
     for path in sorted((folder / "tasks" / task).glob("*.parquet")) if task is not None else ():
-        schemas[_short(path)] = parquet_schema(path, f"task {task!r}")
+        schemas[short_path(path)] = parquet_schema(path, f"task {task!r}")
     places: dict[str, list[str]] = {}
     for place, schema in schemas.items():
         for field in schema:
@@ -231,7 +202,7 @@ def _check_table(folder: Path, manifest: DatasetManifest, name: str) -> None:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a file of plain YAML that holds a mapping; ValueError for tags, damage or anything else."""
-    place = _short(path)
+    place = short_path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -250,16 +221,3 @@ def _mapping(value: Any, place: str) -> Mapping[str, Any]:
 def _safe_file_name(name: str, place: str) -> None:
     if not name or "/" in name or "\\" in name or "\0" in name or name in {".", ".."}:
         raise ValueError(f"{place}: a table name is also a file name; it may hold no '/', '\\' or null character")
-
-
-def _short(path: Path) -> str:
-    """Return the last folder and the file's name, on one line and without the rest of the machine's folders."""
-    short = f"{path.parent.name}/{path.name}"
-    return short if short.isprintable() else repr(short)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a table name may be longer than the file system allows
-        return False

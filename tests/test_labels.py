@@ -14,7 +14,8 @@ from relbench_folder import NUM_MEMBERS, TASK, Folder, seconds_of, stamps
 
 from tasks.labels import SEEDS, read_labels, regenerate_labels, run_query
 from tasks.load import load_task
-from tasks.manifest import read_dataset_manifest, read_parquet, read_task_manifest
+from tasks.manifest import read_dataset_manifest, read_task_manifest
+from tasks.parquet_file import read_parquet
 from tasks.task import SPLITS, Split
 
 DAY = pd.Timedelta(days=1)

@@ -69,12 +69,14 @@ def rank_by_past(task: TaskSpec, past: SeedTable, asked: SeedTable, *, own: bool
     ranked = np.full((len(asked), task.eval_k), NO_LINK)
     for time in np.unique(asked.time):
         there = candidates(graph, task.destination, int(time))
+        is_there = np.zeros(len(popular), bool)
+        is_there[there] = True
         by_popularity = there[np.lexsort((there, -popular[there]))]
         for seed in np.flatnonzero(asked.time == time):
             first, last = (int(np.searchsorted(source, asked.node[seed], side)) for side in ("left", "right"))
             mine, times = np.unique(row[first:last], return_counts=True)
             mine = mine[np.lexsort((mine, -popular[mine], -times))] if own else mine[:0]
-            mine = mine[np.isin(mine, there)][: task.eval_k]
+            mine = mine[is_there[mine]][: task.eval_k]
             others = by_popularity[: task.eval_k + len(mine)]
             best = np.concatenate([mine, others[~np.isin(others, mine)]])[: task.eval_k]
             ranked[seed, : len(best)] = best

@@ -2,7 +2,7 @@
 
 Guarantees: the same batch as ``TemporalSampler``, bit for bit, and no numba. All work is in int64 tensors, without a
 Python loop over nodes; a batch waits for the device a few times per relation and hop, to learn the sizes of what it
-drew. On a CPU the numba one is several times faster, and trials use that one, whatever their device.
+drew. On a CPU the numba one is several times faster. ``sampler.kernel`` chooses (``samplers.py``).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The operators of ``backends.operators`` over DGL's kernels as custom operators of torch: ``backend.ops=library``.
 
 Guarantees: the same kernels on the same graphs as the native ``DglEdgeOperators``, so the same values and gradients;
-nothing here asks a graph anything, so that a layer whose operators were made before (``backends.prepare``) is traced
-in one piece, and again for no other batch.
+nothing here asks a graph anything, so that a layer whose operators were made before (``RelationalModel.prepare``) is
+traced in one piece, and again for no other batch. Not covered: autocast on CUDA. There DGL's own functions convert what
+they are given, and these do not.
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
 The steps are the training's own code on batches of the epoch after the last, under a listener (``spans.py``), in turn
 with whole steps on the same batches that nobody listens to. Guarantees: weights, training mode and torch's random state
-are afterwards what they were. A phase that the listener missed shows in ``ratio``, which divides what was named by the
-whole step.
+are afterwards what they were, also where a step failed. A phase that the listener missed shows in ``ratio``, which
+divides what was named by the whole step.
 """
 
 from __future__ import annotations
 
 import statistics
+import traceback
 from itertools import chain, count, islice
 from typing import Any, Final
 
@@ -18,14 +19,28 @@ from backends.model import RelationalModel
 from backends.spans import UNNAMED, SpanLog
 from harness.clock import now_s
 from harness.config import TrainConfig
+from harness.failure import one_line, status_of
 from harness.feed import Feed
 from harness.objective import objective_of
 from harness.seeding import shuffled_batches
 from harness.train import make_optimizer, train_step
+from results.text import redact
 from tasks.graph import Int64Array
 
 #: Pairs of steps before the timed ones: the optimiser's state is made in the first.
 _WARM_UP: Final = 2
+
+
+def try_split(model: RelationalModel, feed: Feed, config: TrainConfig, *, seed: int, num_steps: int) -> dict[str, Any]:
+    """Return what ``measure_split`` gives with ``status`` ok, or how it failed as ``status`` and ``reason``.
+
+    It is a diagnosis of a training that is over: where there is no memory for it, the training still counts.
+    """
+    try:
+        return {"status": "ok", **measure_split(model, feed, config, seed=seed, num_steps=num_steps)}
+    except Exception as error:  # noqa: BLE001 - each library raises its own; the log has the traceback
+        traceback.print_exc()
+        return {"status": status_of(error), "reason": redact(one_line(error))}
 
 
 def measure_split(
@@ -64,17 +79,19 @@ def measure_split(
     )
     wholes, parts = [], []
     model.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for turn, batch in enumerate(islice(batches, _WARM_UP + num_steps)):
-            if turn % 2:
-                wholes.append(whole_s(*batch))
-                parts.append(parts_s(*batch))
-            else:
-                parts.append(parts_s(*batch))
-                wholes.append(whole_s(*batch))
-    optimizer.zero_grad(set_to_none=True)
-    model.load_state_dict(state)
-    model.train(training)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            for turn, batch in enumerate(islice(batches, _WARM_UP + num_steps)):
+                if turn % 2:
+                    wholes.append(whole_s(*batch))
+                    parts.append(parts_s(*batch))
+                else:
+                    parts.append(parts_s(*batch))
+                    wholes.append(whole_s(*batch))
+    finally:
+        optimizer.zero_grad(set_to_none=True)
+        model.load_state_dict(state)
+        model.train(training)
     wholes, parts = wholes[_WARM_UP:], parts[_WARM_UP:]
     names = dict.fromkeys(name for its in parts for name in its)
     return {

@@ -23,7 +23,7 @@ from harness.energy import begin_energy, end_energy, energy_fields, idle_power_w
 from harness.phases import PhaseLog
 from harness.precision import precision_fields, set_tf32
 from harness.seeding import seed_torch
-from harness.split import measure_split
+from harness.split import try_split
 from harness.torch_compile import assert_compiled, one_graph_or_unavailable, torch_compile
 from harness.train import train
 from results.predictions import hash_of_test
@@ -80,7 +80,7 @@ def run_trial(config: TrialConfig, folder: Path, on_step: Callable[[int, int], N
     memory, num, step_split = phases.memory(), config.measure.split_steps, None
     if num:
         phases.enter("split")
-        step_split = measure_split(model, feed, config.train, seed=config.seed, num_steps=num)
+        step_split = try_split(model, feed, config.train, seed=config.seed, num_steps=num)
         phases.close()
     predictions = prediction_table(task, files.database, {"val": history.val_predictions, "test": history.predictions})
     if config.compile.on:

@@ -36,12 +36,11 @@ class TrialRecord:
 
     ``config`` is the whole TrialConfig; ``phases`` maps phase to seconds; ``steps`` counts and times the optimiser
     steps (``num``; per step ``step_s``, ``edges`` and ``sample_s``, or ``wait_s`` where batches were made ahead;
-    ``split``, the phases of a step, or null); ``memory`` maps measure to bytes, or to null with ``<measure>_reason``;
-    ``curve`` is in order of step; ``metrics`` holds ``val`` and ``test`` scores at the best validation point;
-    ``baselines`` the test scores of what every model must beat, or cannot, or why one was ``skipped``, and which joins
-    were too large for it (``left_out``, name to number of pairs);
-    ``inference`` holds the latencies of a trial that answered requests, null in one that trained; ``parity_key`` names
-    ``parity/<key>.json``.
+    ``split``, the phases of a step, or how timing them failed, or null); ``memory`` maps measure to bytes, or to null
+    with ``<measure>_reason``; ``curve`` is in order of step; ``metrics`` holds ``val`` and ``test`` scores at the best
+    validation point; ``baselines`` the test scores of what every model must beat, or cannot, or why one was
+    ``skipped``, and which joins were too large for it (``left_out``, name to number of pairs); ``inference`` holds the
+    latencies of a trial that answered requests, null in one that trained; ``parity_key`` names ``parity/<key>.json``.
     """
 
     schema: int = SCHEMA

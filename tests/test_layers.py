@@ -21,9 +21,10 @@ CHILD = {
     f"harness.{name}"
     for name in (
         *("arena", "arm_worker", "arms", "assembly", "clock", "company", "compile_facts", "compile_parity"),
-        *("compile_probe", "compile_watch", "compile_window", "doctor", "draw", "duel_process", "energy", "feed"),
-        *("gate_batches", "memory", "nvml", "objective", "padding_log", "parity", "phases", "precision", "ranking"),
-        *("sampler_check", "seeding", "serving", "split", "torch_compile", "train", "trial"),
+        *("compile_probe", "compile_watch", "compile_window", "doctor", "draw", "duel_process", "energy"),
+        *("failure", "feed", "gate_batches", "memory", "nvml", "objective", "padding_log", "parity", "phases"),
+        *("precision", "ranking", "sampler_check", "seeding", "serving", "split", "surroundings", "torch_compile"),
+        *("train", "trial"),
     )
 }
 

@@ -9,14 +9,15 @@ import pytest
 import torch
 from test_train import CPU, feed_of, task  # noqa: F401 - a fixture
 
+import harness.split
 import harness.train
 from backends.sampler import TemporalSampler
 from backends.spans import UNNAMED, SpanLog, span
 from backends.spec import ModelSpec, SamplerSpec
 from backends.weights import build_model
 from harness.config import TrainConfig
-from harness.split import measure_split
-from harness.train import Feed, train
+from harness.split import measure_split, try_split
+from harness.train import Feed, train, train_step
 
 SPEC = ModelSpec(channels=32, encoder_layers=1, dropout=0.3)
 CONFIG = TrainConfig(epochs=1, lr=0.01, batch_size=128)
@@ -117,3 +118,27 @@ def test_the_pass_changes_nothing(feed: Feed) -> None:
         predictions.append(history.predictions)
     assert curves[0] == curves[1]
     assert np.array_equal(*predictions)
+
+
+@pytest.mark.parametrize("task", ["customer-churn"], indirect=True)
+def test_a_pass_that_fails_says_why_and_leaves_nothing_behind(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out in the fourth step is a status and a reason; weights and mode are as before."""
+    taken = 0
+
+    def exhaust(*given: Any) -> torch.Tensor:
+        nonlocal taken
+        taken += 1
+        if taken == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB; see /home/somebody/here.log")
+        return train_step(*given)
+
+    monkeypatch.setattr(harness.split, "train_step", exhaust)
+    model = model_of(feed)
+    before = copy.deepcopy(model.state_dict())
+    split = try_split(model, feed, CONFIG, seed=0, num_steps=3)
+    assert split["status"] == "oom"
+    assert "Tried to allocate 3.00 GiB" in split["reason"]
+    assert "somebody" not in split["reason"]
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -50,6 +50,18 @@ def test_a_sum_that_does_not_hold_is_said() -> None:
         assert ("apart" in table.rows[0][-1]) == said
 
 
+def test_a_pass_that_failed_is_said_beside_those_that_did_not() -> None:
+    """The arm's figures are of the passes that ended, the others have a row with their number and reason."""
+    failed = {"status": "oom", "reason": "CUDA out of memory. Tried to allocate 3.00 GiB"}
+    records = [record("pyg", 0, split() | {"status": "ok"}), record("pyg", 1, failed), record("pyg", 2, failed)]
+    table = split_table(trials_frame(records), records)
+    assert table is not None
+    ended, not_ended = table.rows
+    assert (ended[3], ended[-1]) == ("1", "1.000")
+    assert (not_ended[3], not_ended[-1]) == ("2", "oom: CUDA out of memory. Tried to allocate 3.00 GiB")
+    assert len(ended) == len(not_ended) == len(table.columns)
+
+
 def test_no_pass_no_table() -> None:
     """Older records, failed trials and those run for their score alone make no table."""
     records = [make_record("pyg"), record("dgl", 0, None)]

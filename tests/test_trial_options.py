@@ -54,11 +54,24 @@ def test_a_record_says_what_its_seconds_are(measured: dict[str, dict[str, Any]])
 
 def test_a_record_holds_the_phases_of_a_step(measured: dict[str, dict[str, Any]]) -> None:
     """The split is there unless switched off, its own seconds are a phase, and the phases of memory do not hold it."""
-    assert measured["plain"]["steps"]["split"]["num"] == 2
+    assert (measured["plain"]["steps"]["split"]["status"], measured["plain"]["steps"]["split"]["num"]) == ("ok", 2)
     assert measured["plain"]["phases"]["split_s"] > 0
     assert "split" not in measured["plain"]["memory"]["by_phase"]
     assert measured["prefetch"]["steps"]["split"] is None
     assert "split_s" not in measured["prefetch"]["phases"]
+
+
+def test_a_split_that_fails_costs_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where timing the phases runs out of memory, the trial keeps its scores and says so of the split alone."""
+
+    def exhaust(*given: Any, **options: Any) -> dict[str, Any]:
+        raise MemoryError("no room for a diagnosis")
+
+    monkeypatch.setattr("harness.split.measure_split", exhaust)
+    measured = run_trial(config(), write_shop(tmp_path / "shop", scale=0.1), lambda done, total: None)
+    assert measured["steps"]["split"] == {"status": "oom", "reason": "MemoryError: no room for a diagnosis"}
+    assert measured["metrics"]["test"]
+    assert len(measured["steps"]["step_s"]) == measured["steps"]["num"]
 
 
 def test_identities_know_what_is_timed_and_gates_what_is_computed() -> None:

@@ -16,4 +16,4 @@ def busy_device(device: torch.device) -> str | None:
     if not pids:
         return None
     listed = ", ".join(map(str, pids))
-    return f"the GPU is in use by other processes ({listed}): end them, or wait, and give the same command again"
+    return f"the GPU is in use by other processes ({listed}): end them, or wait"

@@ -19,7 +19,8 @@ from backends.base import load_backend
 from backends.dgl import library
 from backends.registry import UnavailableError
 from backends.tensors import to_device
-from harness import doctor, worker
+from harness import doctor, surroundings, worker
+from harness.failure import asked_bytes, status_of
 from harness.sweep import run_one
 from results.store import Store
 
@@ -76,34 +77,37 @@ def test_company_on_the_device_refuses_a_timing_run_with_its_pids(machine: Machi
     """Two strangers are named; alone, on the CPU, or where NVML cannot tell, the run goes on."""
     machine.hold((4711, 300 * MIB), (4712, None), (os.getpid(), 100 * MIB))
     with pytest.raises(UnavailableError, match=r"in use by other processes \(4711, 4712\)"):
-        worker._refuse_company("cuda")
-    worker._refuse_company("cpu")
+        surroundings.refuse_company("cuda")
+    surroundings.refuse_company("cpu")
     machine.hold((os.getpid(), 100 * MIB))
-    worker._refuse_company("cuda")
+    surroundings.refuse_company("cuda")
     machine.gpu.processes = error("NOT_SUPPORTED")
-    worker._refuse_company("cuda")
+    surroundings.refuse_company("cuda")
 
 
+@pytest.mark.parametrize("scenario", ["train", "inference"])
 def test_a_refused_trial_is_skipped_and_one_that_is_not_timed_runs(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    scenario: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker looks before the work begins, and only where times count."""
+    """The worker looks before the work begins, whatever the work, and only where times count."""
     machine.hold((4711, 300 * MIB))
-    monkeypatch.setattr(worker, "_environment", lambda *given: {})
+    monkeypatch.setattr(surroundings, "environment_of", lambda *given: {"load": {}, "noisy": False})
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr("harness.trial.run_trial", lambda *given: {"ran": True, "predictions": {}})
+    monkeypatch.setattr("harness.serving.run_inference", lambda *given, **options: {"ran": True})
     monkeypatch.setattr("results.predictions.write_predictions", lambda path, predictions: None)
     job = {
-        "config": planned("measure.device=cuda")[0].config.to_dict(),
+        "config": planned("measure.device=cuda", f"scenario={scenario}")[0].config.to_dict(),
         "folder": ".",
-        "device": "cuda",
         "threads": 1,
         "predictions": "",
+        "launched_s": 0.0,
     }
-    with pytest.raises(UnavailableError) as refused:
+    with pytest.raises(UnavailableError, match="run it again with --retry-failed") as refused:
         worker._run_trial(job, lambda done, total: None)
-    assert worker._status_of(refused.value) == "skipped"
-    assert worker._run_trial({**job, "timed": False}, lambda done, total: None)["ran"]
+    assert status_of(refused.value) == "skipped"
+    done = worker._run_trial({**job, "timed": False}, lambda done, total: None)
+    assert (done["ran"], done["environment"]["noisy"]) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +121,32 @@ def test_a_refused_trial_is_skipped_and_one_that_is_not_timed_runs(
 )
 def test_the_size_asked_for_is_read_off_the_message(message: str, asked: float | None) -> None:
     """Torch on CUDA and on the CPU say it; DGL does not."""
-    assert worker.asked_bytes(message) == asked
+    assert asked_bytes(message) == asked
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("CUDA error: out of memory", "oom"),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "oom"),
+        ("CUDA error: an illegal memory access was encountered", "error"),
+    ],
+)
+def test_memory_asked_for_past_torchs_allocator_is_oom_too(message: str, status: str) -> None:
+    """CUDA and cuBLAS raise no error of their own kind; another error of CUDA is none of memory."""
+    assert status_of(RuntimeError(message)) == status
+
+
+def answer_of(work: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Let the worker do some work as a trial, in this process, and return the answer that it leaves."""
+    monkeypatch.setitem(worker._KINDS, "trial", work)
+    monkeypatch.setattr(worker, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(torch, "set_num_interop_threads", lambda count: None)
+    job = {"kind": "trial", "threads": 1, "answer": str(tmp_path / "answer.json"), "progress": None}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    assert worker.main(str(tmp_path / "job.json")) == 0
+    answer: dict[str, Any] = json.loads((tmp_path / "answer.json").read_text())
+    return answer
 
 
 def test_exhausted_memory_on_the_device_is_an_answer_with_its_size(
@@ -128,15 +157,18 @@ def test_exhausted_memory_on_the_device_is_an_answer_with_its_size(
     def exhaust(job: dict[str, Any], on_step: Any) -> dict[str, Any]:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0 has 1.00 GiB free.")
 
-    monkeypatch.setitem(worker._KINDS, "trial", exhaust)
-    monkeypatch.setattr(worker, "_end_with_parent", lambda: None)
-    monkeypatch.setattr(torch, "set_num_interop_threads", lambda count: None)
-    job = {"kind": "trial", "threads": 1, "answer": str(tmp_path / "answer.json"), "progress": None}
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    assert worker.main(str(tmp_path / "job.json")) == 0
-    answer = json.loads((tmp_path / "answer.json").read_text())
+    answer = answer_of(exhaust, tmp_path, monkeypatch)
     assert (answer["status"], answer["memory"]) == ("oom", {"asked_bytes": 3 * 2**30})
     assert "Tried to allocate 3.00 GiB" in answer["reason"]
+
+
+def test_a_figure_that_json_does_not_know_is_an_error_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NaN among the figures does not end the child without an answer."""
+    answer = answer_of(lambda job, on_step: {"status": "ok", "score": float("nan")}, tmp_path, monkeypatch)
+    assert answer["status"] == "error"
+    assert "JSON" in answer["reason"]
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ missing or red is refused with the reason. What is raced is planned before (``du
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,10 +18,10 @@ from harness.config import code_version
 from harness.device_lock import hold_device
 from harness.duel_blocks import Leg, WarmUp, measurements, run_blocks, units_of_leg
 from harness.duel_plan import DuelPlan, Side
+from harness.gate_job import GATE_WEIGHT, run_gate_job
 from harness.launch import default_threads, run_job
 from harness.plan import gate_answer, missing_gates
-from harness.progress import ProgressView
-from harness.sweep import GATE_WEIGHT, run_gate_job
+from harness.progress import ProgressView, say
 from harness.turns import PROTOCOL, LiveWorker, WorkerError
 from results.duels import read_duel, write_process
 from results.gate import parity_of_config
@@ -66,7 +65,7 @@ def say_resumed(plan: DuelPlan, store: Store) -> None:
     """Say how many processes of a duel an earlier command has left in the store, if any: they are not run again."""
     kept = len(read_duel(store, plan.duel_id).processes)
     if kept:
-        _say(f"duel {plan.duel_id[:8]}: {kept} process{'' if kept == 1 else 'es'} kept from before; going on")
+        say(f"duel {plan.duel_id[:8]}: {kept} process{'' if kept == 1 else 'es'} kept from before; going on")
 
 
 def run_processes(
@@ -95,7 +94,7 @@ def run_processes(
             on_step = partial(_advance, view, job)
             started = datetime.now(UTC).isoformat(timespec="seconds")
             run = _run_in_turns if plan.in_turns else _run_together
-            with hold_device(plan.b.trial.config.measure.device, say=_say):
+            with hold_device(plan.b.trial.config.measure.device, say=say):
                 answer = run(plan, number, timeout_s, log, on_step)
             if answer["status"] == "refused":
                 raise BusyDeviceError(answer["reason"])
@@ -118,10 +117,6 @@ def run_processes(
             view.end(job, 1.0, f"duel · {plan.what} · process {number}: {answer['status']}")
             if answer["status"] != "ok":
                 return
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _advance(view: ProgressView, job: Any, done: int, total: int) -> None:

@@ -7,8 +7,6 @@ itself, on the whole machine (``device_lock.py``), whatever else this process or
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -23,16 +21,15 @@ from harness.boosted import boosted_baselines, recorded_baselines
 from harness.compile_trial import run_trial_job
 from harness.config import code_version
 from harness.device_lock import hold_device
-from harness.launch import JobStoppedError, default_threads, run_job
+from harness.gate_job import GATE_WEIGHT, judge_trials, run_gate_job
+from harness.launch import JobStoppedError, default_threads
 from harness.plan import PlannedTrial, gate_answer, missing_gates, split_done
-from harness.progress import ProgressView
+from harness.progress import ProgressView, say
 from results.environment import collect_environment, environment_id
 from results.record import CurvePoint, TrialRecord
 from results.store import Store
 from results.text import redact
 
-#: What one gate takes, in trials: only the progress bar believes it.
-GATE_WEIGHT: Final = 0.4
 _CLAIM_POLL_S: Final = 0.5
 
 
@@ -75,25 +72,15 @@ def run_sweep(
             if not trial.quality_only:
                 devices.setdefault(trial.config.measure.device, []).append(trial)
         _run_all([partial(_run_trials, queue, store, view, stop, 1) for queue in devices.values()], jobs, stop)
-    failed = 0
-    ended_ok: dict[str, PlannedTrial] = {}
-    for trial in trials:
-        status = store.read(trial.trial_id).status
-        failed += status not in {"ok", "skipped"}
-        if status == "ok" and trial.parity_key is not None:
-            ended_ok[trial.parity_key] = trial
+    ended = {trial.trial_id: store.read(trial.trial_id).status for trial in trials}
+    ok = [trial for trial in trials if ended[trial.trial_id] == "ok" and trial.parity_key is not None]
     return SweepResult(
         planned=len(trials),
         ran=len(waiting),
         done_before=len(done),
-        failed=failed,
-        parity_red=tuple(sorted(key for key, trial in ended_ok.items() if not _is_green(trial, store))),
+        failed=sum(ended[trial.trial_id] not in {"ok", "skipped"} for trial in trials),
+        parity_red=tuple(sorted({str(its.parity_key) for its, parity in judge_trials(ok, store) if parity.unproven})),
     )
-
-
-def _is_green(trial: PlannedTrial, store: Store) -> bool:
-    answer = gate_answer(trial, store)
-    return answer is not None and (answer["ok"] is True or _verdict(answer["rows"]) == "different function")
 
 
 def _retire_failures(trials: Sequence[PlannedTrial], store: Store) -> None:
@@ -102,48 +89,6 @@ def _retire_failures(trials: Sequence[PlannedTrial], store: Store) -> None:
         with store.claim(trial.trial_id) as ours:
             if ours and store.has(trial.trial_id) and store.read(trial.trial_id).status != "ok":
                 store.retire(trial.trial_id)
-
-
-def run_gate_job(group: Sequence[PlannedTrial], store: Store, view: ProgressView, stop: threading.Event) -> None:
-    """Run the parity gate for one model, task and data set, and store an answer for each backend of the group."""
-    first = group[0]
-    backends = [dataclasses.asdict(trial.config.backend) for trial in group]
-    names = ", ".join(trial.config.backend.name for trial in group)
-    label = f"parity · {first.config.task} · {first.config.model.family} · {names}"
-    job = view.begin(label)
-    log = store.folder / "parity" / f"{first.parity_key}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with hold_device(first.config.measure.device, shared=True, stop=stop, say=_say):
-        answer = run_job(
-            {"kind": "parity", "config": first.config.to_dict(), "folder": str(first.folder), "backends": backends},
-            threads=first.config.measure.threads or default_threads(),
-            timeout_s=first.config.measure.timeout_s,
-            log=log,
-            on_progress=lambda done, total: view.advance(job, GATE_WEIGHT, done / total),
-            stop=stop,
-        )
-    if "rows" not in answer and len(group) > 1:
-        view.end(job, 0.0, f"{label}: no answer{_because(answer)}; each backend on its own")
-        for trial in group:  # one library's failure says nothing of the other
-            run_gate_job([trial], store, view, stop)
-        return
-    for trial, rows in zip(group, answer.get("rows", [[]] * len(group)), strict=True):
-        assert trial.parity_key is not None
-        parity = {
-            "key": trial.parity_key,
-            "ok": bool(rows) and all(row["ok"] for row in rows),
-            "reason": redact(answer["reason"]) if answer.get("reason") else None,
-            "rows": rows,
-            "backend": trial.config.backend.name,
-            "dataset": trial.config.dataset.name,
-            "task": trial.config.task,
-            "data_fingerprint": trial.data_fingerprint,
-            "code_version": code_version(),
-        }
-        store.write_parity(trial.parity_key, parity)
-    rows = [row for its in answer.get("rows", []) for row in its]
-    verdict = _verdict(rows)
-    view.end(job, GATE_WEIGHT, f"{label}: {verdict}{_because(answer)}")
 
 
 def _run_trials(
@@ -194,7 +139,7 @@ def run_one(
     if trial.skip is not None:
         answer: dict[str, Any] = {"status": "skipped", "reason": trial.skip}
     else:
-        with hold_device(trial.config.measure.device, shared=trial.quality_only, stop=stop, say=_say):
+        with hold_device(trial.config.measure.device, shared=trial.quality_only, stop=stop, say=say):
             if trial.config.scenario.name == "train":
                 boosted = recorded_baselines(boosted_baselines(trial, store.log_path(trial.trial_id), stop))
             started = _now()
@@ -203,7 +148,6 @@ def run_one(
                     "kind": "trial",
                     "config": trial.config.to_dict(),
                     "folder": str(trial.folder),
-                    "device": trial.config.measure.device,
                     "predictions": str(store.predictions_path(trial.trial_id)),
                     "timed": not trial.quality_only,
                 },
@@ -274,20 +218,3 @@ def _run_all(work: Sequence[Callable[[], None]], jobs: int, stop: threading.Even
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _because(answer: dict[str, Any]) -> str:
-    return f" ({answer['reason']})" if answer.get("reason") else ""
-
-
-def _verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """Say in a word what the rows of a gate amount to; an arm that is declared another function is not red."""
-    if not rows:
-        return "no answer"
-    if any(not row["ok"] and not row.get("different") for row in rows):
-        return "RED"
-    return "different function" if any(row.get("different") for row in rows) else "green"

@@ -54,6 +54,11 @@ class Parity:
         return self.state == "green"
 
     @property
+    def unproven(self) -> bool:
+        """Tell whether an arm that claims to be the reference's function is not shown to be."""
+        return self.state in ("red", "missing")
+
+    @property
     def words(self) -> str:
         """Return the state as a table prints it, with the measured difference of a different function."""
         return f"{MARKS[self.state]} ({off_text(self.off)})" if self.state == "different" else MARKS[self.state]

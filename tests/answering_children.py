@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from harness import compile_trial, sweep
+from harness import compile_trial, gate_job, sweep
 
 
 def let_children_answer(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., dict[str, Any]]) -> None:
     """Let ``answer(job, **options)`` stand for every child process that a sweep starts."""
-    for module in (sweep, compile_trial):
+    for module in (gate_job, compile_trial):
         monkeypatch.setattr(module, "run_job", answer)
     monkeypatch.setattr(sweep, "boosted_baselines", lambda *arguments, **options: {})

@@ -13,8 +13,9 @@ import pytest
 from answering_children import let_children_answer
 from small_shop import ROOT, SMALL, planned, relduel
 
-from harness import cli, sweep
+from harness import cli, gate_job, sweep
 from harness.plan import missing_gates
+from results.gate import parity_of
 from results.store import Store
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -158,6 +159,26 @@ def test_red_gate_is_exit_code_1_and_stored(tmp_path: Path, monkeypatch: pytest.
     assert answer["ok"] is False
     result = sweep.run_sweep(planned("backend=pyg,reference"), Store(tmp_path))
     assert (result.failed, result.parity_red) == (0, (answer["key"],))
+
+
+def test_a_gate_that_skipped_a_trial_s_type_is_not_green_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One gate answers for float32 and autocast: where autocast could not be measured, sweep and report both say so."""
+    single = ROW | {"dtype": "float32"}
+    rounded = single | {"dtype": "bfloat16", "max_rel_diff": None, "skipped": "DGLError under autocast"}
+
+    def answer(job: dict[str, Any], **options: Any) -> dict[str, Any]:
+        return {"status": "ok", "rows": [[single, rounded] for _ in job.get("backends", ())]}
+
+    let_children_answer(monkeypatch, answer)
+    store = Store(tmp_path)
+    assert sweep.run_sweep(planned("backend=pyg"), store).parity_red == ()
+    both = sweep.run_sweep(planned("backend=pyg", "measure.autocast=null,bf16"), store)
+    assert both.parity_red == (planned("backend=pyg")[0].parity_key,)
+    judged = [parity_of(record, store.parity()).state for record in store.records()[0]]
+    assert sorted(judged) == ["green", "missing"]
+    assert gate_job.say_verdict([single, rounded]) == "green, nothing measured in bfloat16"
 
 
 def test_a_gate_without_rows_is_not_green(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

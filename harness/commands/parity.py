@@ -55,9 +55,9 @@ def run(options: argparse.Namespace) -> int:
     import threading
 
     from backends.registry import BACKENDS
+    from harness.gate_job import GATE_WEIGHT, run_gate_job
     from harness.plan import group_gates, plan_trials
     from harness.progress import ProgressView
-    from harness.sweep import GATE_WEIGHT, run_gate_job
     from results.store import Store
 
     store = Store(options.store)

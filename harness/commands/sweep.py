@@ -212,7 +212,7 @@ def _run(options: argparse.Namespace, trials: list[Any], words: list[str]) -> in
             f"{result.planned} planned, {result.ran} ran, {result.done_before} done before, {result.failed} failed"
         )
         red = len(result.parity_red)
-        print(summary + (f", {red} parity gates red" if red else ""), file=sys.stderr)
+        print(summary + (f", {red} parity gates not green" if red else ""), file=sys.stderr)
         if html:
             print(html)
     return 1 if result.failed or result.parity_red else 0

@@ -46,10 +46,10 @@ def check_sampler(config: TrialConfig, folder: Path, on_step: Callable[[int, int
         equal, edges = True, []
         seconds: dict[str, list[float]] = {name: [] for name in samplers}
         for number in range(_NUM_BATCHES):
-            drawn = {}
+            drawn, asked = {}, np.roll(order, -number * size)[:size]
             for name, sampler in samplers.items():
                 start = now_s(device) if name == "device" else time.perf_counter()
-                drawn[name] = sampler.sample(seeds, np.roll(order, -number * size)[:size], split="train", epoch=0)
+                drawn[name] = sampler.sample(seeds, asked, split="train", epoch=0)
                 seconds[name].append((now_s(device) if name == "device" else time.perf_counter()) - start)
             equal &= same_batch(drawn["cpu"], drawn["device"])
             edges.append(drawn["cpu"].num_edges)

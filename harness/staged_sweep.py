@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.budget import Budget, BudgetSpentError
+from harness.duel import BusyDeviceError
 from harness.launch import default_threads, run_job
+from harness.scene import Scene
 from harness.stage_answers import drop_answer, write_answer
-from harness.stage_units import Scene, Unit, units_of
+from harness.stage_units import units_of
 from harness.stages import Stage
 
 _DOCTOR_TIMEOUT_S: Final = 300.0
@@ -65,27 +67,28 @@ def device_slug(doctor: dict[str, Any]) -> str | None:
 
 def run_staged(stages: Sequence[Stage], scene: Scene, budget: Budget, doctor: dict[str, Any]) -> StagedResult:
     """Run what is missing of the stages and fits; KeyboardInterrupt ends the running child and is raised again."""
-    result = StagedResult()
+    result = StagedResult(left={stage.name: None for stage in stages if stage.kind != "doctor"})
     try:
         with budget.alarm():
             for stage in stages:
                 if stage.kind == "doctor":
                     lasting = {name: doctor[name] for name in _LASTING}
                     write_answer(scene.store, stage.name, stage.kind, {"status": "ok", **lasting})
-                    continue
-                result.left[stage.name] = None  # not looked at, unless the time suffices
-                _run_stage(stage, scene, budget, result)
-                if result.left[stage.name] == 0:
+                else:
+                    _run_stage(stage, scene, budget, result)
                     del result.left[stage.name]
     except BudgetSpentError:
         result.spent = True
-    if result.spent:
-        result.left |= {stage.name: None for stage in _after(stages, [*result.left][-1])}
+    except BusyDeviceError as error:
+        result.notes.append(f"busy: {error}")
     return result
 
 
 def _run_stage(stage: Stage, scene: Scene, budget: Budget, result: StagedResult) -> None:
-    """Run a stage's units one after the other; raises BudgetSpentError before the first that does not fit."""
+    """Run a stage's units one after the other.
+
+    Raises BudgetSpentError before the first that does not fit, BusyDeviceError at a race that finds others on the GPU.
+    """
     units = units_of(stage, scene)
     result.left[stage.name] = len(units)
     skips: list[str] = []
@@ -96,29 +99,21 @@ def _run_stage(stage: Stage, scene: Scene, budget: Budget, result: StagedResult)
             continue
         if expected > budget.left_s:
             raise BudgetSpentError
-        said = _run_unit(unit, budget)
-        if stage.kind == "trials" or not (said or "").startswith("skipped: "):
+        with budget.timed(unit.kind, unit.key):
+            said = unit.run()
+        skipped = (said or "").startswith("skipped: ")
+        if unit.recorded or not skipped:
             result.ran[stage.name] = result.ran.get(stage.name, 0) + 1
         result.left[stage.name] = len(units) - position - 1
         if said:
             result.notes.append(f"{stage.name}: {said}")
-            skips += [said.removeprefix("skipped: ")] if said.startswith("skipped: ") else []
-    result.left[stage.name] = 0
-    if skips and stage.kind != "trials":  # a trial's record says it itself
+        if said and skipped and not unit.recorded:
+            skips.append(said.removeprefix("skipped: "))
+    if skips:
         reason = "; ".join(dict.fromkeys(skips))
         write_answer(scene.store, stage.name, stage.kind, {"status": "skipped", "reason": reason})
-    elif stage.kind in {"duel", "calibration"}:
+    elif stage.kind != "sampler":  # whose answer is what it measured
         drop_answer(scene.store, stage.name)
-
-
-def _run_unit(unit: Unit, budget: Budget) -> str | None:
-    with budget.timed(unit.kind, unit.key):
-        return unit.run()
-
-
-def _after(stages: Sequence[Stage], name: str) -> list[Stage]:
-    names = [stage.name for stage in stages]
-    return [stage for stage in stages[names.index(name) + 1 :] if stage.kind != "doctor"]
 
 
 def say_left(result: StagedResult, budget: Budget) -> None:
@@ -127,7 +122,7 @@ def say_left(result: StagedResult, budget: Budget) -> None:
         print(line, file=sys.stderr)
     for name, count in result.left.items():
         print(f"left: {name}: {'not looked at' if count is None else count}", file=sys.stderr)
-    if result.left:
+    if result.spent and result.left:
         print(
             f"the rest does not fit into what is left of {budget.seconds:g} s: the same command goes on",
             file=sys.stderr,

@@ -14,6 +14,7 @@ Guarantees: a file that reads is one whose stages have known kinds and names of 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +23,7 @@ import yaml
 
 from harness.calibrate import NUM_PROCESSES
 from harness.compose import SHELF
+from harness.groups import refuse_unknown
 from tasks.names import did_you_mean
 
 KINDS: Final = ("doctor", "trials", "duel", "calibration", "sampler")
@@ -59,6 +61,8 @@ def read_stages(name: str, overrides: Sequence[str] = (), *, smoke: bool = False
 
 
 def _stage(entry: dict[str, Any], common: Sequence[str], last: Sequence[str]) -> Stage:
+    allowed = {field.name for field in dataclasses.fields(Stage)} | {"overrides"}
+    refuse_unknown(entry, allowed, f"stage {entry.get('name')!r}.")
     given = dict(entry)
     own, variants = given.pop("overrides", ()), given.pop("variants", ((),))
     return Stage(**given, variants=tuple((*common, *own, *variant, *last) for variant in variants))

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
-from small_shop import SMALL
+from small_shop import SMALL, planned
 
-from harness import cli, stage_units, staged_sweep, stages
+from harness import cli, gate_job, race_units, sampler_check, stage_units, staged_sweep, stages
 from harness.budget import RESERVE_S, Budget, BudgetSpentError, parse_seconds
 from harness.commands import staged
 from harness.compose import expand
+from harness.duel import BusyDeviceError
+from harness.scene import Scene, Unit
 from harness.stage_answers import read_answer, write_answer
-from harness.stage_units import Scene, Unit, units_of
+from harness.stage_units import units_of
 from harness.staged_sweep import StagedResult, device_slug, run_staged
 from harness.stages import KINDS, Stage, read_stages
+from results.duels import Duel
 from results.merge import merge_stores
 from results.report import write_report
 from results.stages import read_stages as read_answers
@@ -65,6 +70,7 @@ def test_the_gpu_sweep_has_its_stages_and_every_config_of_it_composes() -> None:
     [
         ([{"name": "a", "kind": "trial"}], "did you mean 'trials'"),
         ([{"name": "a", "kind": "trials"}, {"name": "a", "kind": "duel"}], "a are there twice"),
+        ([{"name": "a", "override": ["seed=1"]}], r"unknown key stage 'a'\.override: did you mean 'overrides'"),
     ],
 )
 def test_a_wrong_stage_is_named(
@@ -118,11 +124,29 @@ def test_data_that_are_not_there_skip_their_stage_and_a_wrong_override_stops(tmp
     stage = Stage(name="cells", kind="trials", variants=(("dataset=rel-f1", "task=driver-dnf"),))
     result = run_staged([stage], scene, budget(tmp_path), DOCTOR)
     assert result.done
-    assert result.notes == [f"cells: skipped: dataset.path={str(tmp_path / 'absent')!r}: there is no such folder"]
+    why = f"dataset.path={str(tmp_path / 'absent')!r}: there is no such folder"
+    assert result.notes == [f"cells: skipped: {why}"]
+    answer = read_answer(scene.store, "cells")
+    assert answer is not None
+    assert answer["status"] == "skipped"
+    assert "there is no such folder" in answer["reason"]
+    assert result.ran == {}
     with pytest.raises(ValueError, match="there is no such key"):
         run_staged(
             [Stage(name="cells", kind="trials", variants=(("model.chanels=8",),))], scene, budget(tmp_path), DOCTOR
         )
+
+
+@pytest.mark.parametrize("kind", ["trials", "duel", "calibration", "sampler"])
+def test_a_fault_of_data_that_are_there_is_no_absence(kind: str, tmp_path: Path) -> None:
+    """A task that the folder does not have, and a folder that is no data set, stop the sweep as they stop a trial."""
+    wrong = Stage(name="cells", kind=kind, variants=((*SMALL, "task=customer-chrun"),))
+    with pytest.raises(ValueError, match="did you mean 'customer-churn'"):
+        run_staged([wrong], Scene(store=Store(tmp_path)), budget(tmp_path), DOCTOR)
+    scene = Scene(store=Store(tmp_path), folders={"rel-f1": str(tmp_path)})
+    with pytest.raises(ValueError, match="manifest"):
+        units_of(Stage(name="cells", kind=kind, variants=(("dataset=rel-f1", "task=driver-dnf"),)), scene)
+    assert not (tmp_path / "stages").exists()
 
 
 def fake_units(
@@ -186,6 +210,75 @@ def test_what_hangs_is_cut_short_and_what_never_fits_is_said(tmp_path: Path, mon
     assert second.too_long == [f"{name}: slow: about 1 s, more than the whole budget" for name in ("one", "two")]
 
 
+def test_a_call_without_any_time_left_says_that_all_is_left(tmp_path: Path) -> None:
+    """The alarm may ring before the first stage, while the doctor's answer is written."""
+    its = [Stage(name="doctor", kind="doctor"), *STAGES]
+    spent = Budget.of(1.0, tmp_path / "ledger.json", start=time.monotonic() - 100)
+    slow = DOCTOR | {"devices": [{"name": "cpu"}] * 200_000}
+    result = run_staged(its, Scene(store=Store(tmp_path)), spent, slow)
+    assert (result.spent, result.done, result.left) == (True, False, {"one": None, "two": None})
+
+
+def test_others_on_the_gpu_end_the_call_and_leave_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A race that finds them is no crash: they are named, the report is still to come, and what is left is said."""
+
+    def busy() -> None:
+        raise BusyDeviceError("the GPU is in use by other processes (77)")
+
+    fake_units(monkeypatch, {"a": lambda: None, "race": busy, "b": lambda: None}, 0.1)
+    given = budget(tmp_path)
+    result = run_staged(STAGES, Scene(store=Store(tmp_path)), given, DOCTOR)
+    assert (result.ran, result.left, result.failed) == ({"one": 1}, {"one": 2, "two": None}, True)
+    staged_sweep.say_left(result, given)
+    told = capsys.readouterr().err
+    assert "(77)" in told
+    assert "does not fit" not in told
+
+
+def row_of(backend: str, **changes: Any) -> dict[str, Any]:
+    """Make a row of a gate that passed."""
+    row = {"family": "sage", "backend": backend, "dtype": "float32", "quantity": "output", "conv": "native"}
+    return row | {"max_rel_diff": 1e-7, "tolerance": 1e-5, "ok": True} | changes
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"status": "ok", "rows": [[row_of("pyg")], [row_of("dgl")]]}, None),
+        ({"status": "ok", "rows": [[row_of("pyg")], [row_of("dgl", max_rel_diff=0.1, ok=False)]]}, "dgl .* red: "),
+        ({"status": "timeout", "reason": "no end after 9 s; killed"}, "pyg .* missing: .*; .*dgl .* missing: "),
+    ],
+)
+def test_a_gate_that_is_not_green_is_said(
+    answer: dict[str, Any], said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A red gate and one without an answer are failures of the sweep, as they are of one without stages."""
+    monkeypatch.setattr(gate_job, "run_job", lambda job, **options: answer)
+    stage = Stage(name="cells", kind="trials", variants=(PAIR,))
+    (gate, *_) = units_of(stage, Scene(store=Store(tmp_path)))
+    found = gate.run()
+    assert found is None if said is None else re.search(said, str(found))
+
+
+def test_the_judgement_of_other_code_is_not_this_one_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A calibration that an older call left does not stand for the A/A duel whose processes have ended since."""
+    monkeypatch.setattr(
+        race_units, "read_duel", lambda store, duel_id: Duel(duel_id=duel_id, processes={k: {} for k in range(7)})
+    )
+    scene = Scene(store=Store(tmp_path))
+    stage = Stage(name="again", kind="calibration", variants=((*SMALL,),), processes=7)
+    old = {"machine": "m", "duel_id": "another", "log_ratios": [0.0] * 7, "sd": 0.01, "verdict": "EQUIVALENT"}
+    path = tmp_path / "calibration" / "m.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(old | {"started_at": "2026-11-21T02:00:00Z"}))
+    (judge,) = units_of(stage, scene)
+    assert judge.kind == "again judge"
+    path.write_text(json.dumps(old | {"duel_id": judge.key, "started_at": "2026-11-21T02:00:00Z"}))
+    assert units_of(stage, scene) == []
+
+
 def test_the_alarm_is_no_failure_of_the_work(tmp_path: Path) -> None:
     """Code that catches every Exception does not catch the end of the time, and the alarm is off afterwards."""
 
@@ -203,7 +296,7 @@ def test_the_alarm_is_no_failure_of_the_work(tmp_path: Path) -> None:
 def test_an_arm_that_races_itself_needs_no_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The A/A duel's processes run in a store without any gate; between libraries they are refused there."""
     ran: list[int] = []
-    monkeypatch.setattr(stage_units, "run_processes", lambda plan, store, numbers: ran.extend(numbers))
+    monkeypatch.setattr(race_units, "run_processes", lambda plan, store, numbers: ran.extend(numbers))
     scene = Scene(store=Store(tmp_path))
     itself = Stage(name="again", kind="calibration", variants=((*SMALL,),), processes=7)
     assert [unit.run() for unit in units_of(itself, scene)[:-1]] == [None] * 7
@@ -255,6 +348,21 @@ def test_a_sampler_that_differs_fails_and_stands_in_the_report(tmp_path: Path, m
     assert [row[:2] for row in table.rows] == [("broken", "unreadable"), ("draws", "failed"), ("draws", "failed")]
 
 
+def test_seconds_of_the_sampler_are_of_sampling_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which seeds a batch is of is settled before the clock runs: a slow way to do so is in no figure."""
+    roll = np.roll
+
+    def slow_roll(*given: Any) -> Any:
+        time.sleep(0.3)
+        return roll(*given)
+
+    (trial,) = planned("train.batch_size=16", "backend=reference")
+    monkeypatch.setattr(sampler_check.np, "roll", slow_roll)
+    monkeypatch.setattr(sampler_check, "_NUM_BATCHES", 2)
+    rows = sampler_check.check_sampler(trial.config, trial.folder, lambda done, total: None)["rows"]
+    assert all(max(row["cpu_s"], row["device_s"]) < 0.3 for row in rows)
+
+
 def test_sampler_check_runs_on_this_machine(tmp_path: Path) -> None:
     """The check itself, in its child: torch's sampler draws numba's batches, by every strategy."""
     stage = Stage(name="draws", kind="sampler", variants=((*SMALL, "train.batch_size=16"),))
@@ -289,6 +397,8 @@ def test_records_of_a_gpu_go_to_what_is_published() -> None:
         (["sweep", "gpu", "--budget", "9 minutes"], "--budget 9 minutes: allowed is a number and s, m or h"),
         (["sweep", "gpu", "--data", "rel-f1"], "--data rel-f1: allowed is NAME=FOLDER"),
         (["sweep", "gpu", "--dry-run"], "--dry-run: not allowed with a sweep in stages"),
+        (["sweep", "gpu", "--shards", "2"], "--shards: not allowed with a sweep in stages"),
+        (["sweep", "gpu", "--jobs", "2"], "--jobs 2: a sweep in stages runs one unit at a time; allowed is 1"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

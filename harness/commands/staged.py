@@ -50,15 +50,17 @@ def run(options: argparse.Namespace) -> int:
     import psutil
 
     from harness.budget import Budget, parse_seconds
+    from harness.scene import Scene
     from harness.shards import parse_shard
-    from harness.stage_units import Scene
     from harness.staged_sweep import ask_doctor, device_slug, run_staged, say_left
     from harness.stages import read_stages
     from results.store import Store
 
-    for name in ("plan", "plan_out", "launcher", "launch_with", "quality_only", "dry_run"):
+    for name in ("plan", "plan_out", "launcher", "launch_with", "shards", "quality_only", "dry_run"):
         if getattr(options, name):
             raise ValueError(f"--{name.replace('_', '-')}: not allowed with a sweep in stages")
+    if options.jobs != 1:
+        raise ValueError(f"--jobs {options.jobs}: a sweep in stages runs one unit at a time; allowed is 1")
     stages = read_stages(options.name, options.overrides, smoke=options.smoke)
     seconds = parse_seconds(options.budget) if options.budget else math.inf
     folders = dict(_folder(text) for text in options.data)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -64,15 +64,18 @@ class Written:
     scores: dict[str, float]
 
 
-def choose_trials(names: Sequence[str], store: Store, *, mean: bool) -> list[Choice]:
+def choose_trials(
+    names: Sequence[str], store: Store, *, mean: bool, say: Callable[[str], None] = lambda line: None
+) -> list[Choice]:
     """Find the trials that are meant, by task: ids (or their beginnings) in ``store``, or folders of other stores.
 
+    Of such a folder every trial is meant that ended ok; ``say`` hears of each other one and why it is left out.
     Raises ValueError for a name that is none or several, a trial that did not end ok, several trials of a task without
     ``mean``, and with it trials that differ in more than the seed.
     """
     found: dict[str, tuple[Store, TrialRecord]] = {}
     for name in names:
-        for its, record in _named(name, store):
+        for its, record in _named(name, store, say):
             found.setdefault(record.trial_id, (its, record))
     by_task: dict[tuple[str, str], list[tuple[Store, TrialRecord]]] = {}
     for its, record in found.values():
@@ -105,10 +108,16 @@ def write_submission(choices: Sequence[Choice], out: Path, data: Path | None) ->
     return written
 
 
-def _named(name: str, store: Store) -> list[tuple[Store, TrialRecord]]:
+def _named(name: str, store: Store, say: Callable[[str], None]) -> list[tuple[Store, TrialRecord]]:
     if (Path(name) / "trials").is_dir():
         there = Store(name)
-        return [(there, record) for record in there.records()[0] if record.status == "ok"]
+        records, problems = there.records()
+        for record in records:
+            if record.status != "ok":
+                say(f"{name}: left out: trial {record.trial_id}, which ended {record.status}: {record.reason}")
+        for problem in problems:
+            say(f"{name}: left out: {problem}")
+        return [(there, record) for record in records if record.status == "ok"]
     records, _ = store.records()
     meant = [record for record in records if record.trial_id.startswith(name)]
     if len(meant) != 1:

@@ -144,6 +144,25 @@ def test_the_file_is_what_relbench_takes(tmp_path: Path, club: Path, capsys: pyt
     assert np.array_equal(found["busy"].to_numpy(), expected)  # every digit
 
 
+def test_what_a_store_holds_beside_its_good_trials_is_said(
+    tmp_path: Path, club: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A seed that ran out of memory and a record that is torn are no part of a mean, and each is named with why."""
+    folder = tmp_path / "store"
+    store = Store(folder)
+    keep(store, club, 0)
+    keep(store, club, 1, trial_id="lost", status="oom", reason="CUDA out of memory")
+    (folder / "trials" / "torn").mkdir()
+    (folder / "trials" / "torn" / "result.json").write_text("{")
+    said: list[str] = []
+    (choice,) = choose_trials([str(folder)], store, mean=True, say=said.append)
+    assert [record.trial_id for _, record in choice.trials] == [f"t0-{TASK}"]
+    assert said[0] == f"{folder}: left out: trial lost, which ended oom: CUDA out of memory"
+    assert said[1].startswith(f"{folder}: left out: trials/torn/result.json: ")
+    assert cli.main(["submit", str(folder), "--data", str(club), "--out", str(tmp_path / "out"), "--mean"]) == 0
+    assert "left out: trial lost" in capsys.readouterr().err
+
+
 def test_the_mean_over_seeds_is_asked_for(tmp_path: Path, club: Path) -> None:
     """Two seeds without --mean are refused by name; with it the file holds their mean."""
     store = Store(tmp_path / "store")

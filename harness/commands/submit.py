@@ -32,10 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the files, and say who validated them and what they score."""
+    from harness.progress import say
     from harness.submission import choose_trials, write_submission
     from results.store import Store
 
-    choices = choose_trials(options.trials, Store(options.store), mean=options.mean)
+    choices = choose_trials(options.trials, Store(options.store), mean=options.mean, say=say)
     if not choices:
         raise ValueError(f"{', '.join(options.trials)}: no trial there ended ok")
     written = write_submission(choices, options.out, options.data)

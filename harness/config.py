@@ -21,15 +21,12 @@ from backends.native import check_native
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec, check_ops
 from harness.compile_config import CompileConfig
 from harness.groups import build_group, read_name, refuse_unknown
+from harness.measure_config import MeasureConfig
 from harness.scenario import ScenarioConfig, check_serving
-from tasks.names import did_you_mean
 from tasks.options import DIRECTIONS, SELF_REFERENCE_DEPTH, BuildOptions
 
-DTYPES: Final = ("float32", "float64")
-DEVICES: Final = ("cpu", "cuda")
-AUTOCASTS: Final = ("bf16",)
 #: Keys that say where and on what a trial runs, not what it computes: no part of ``config_id``.
-_ENVIRONMENT: Final = (
+ENVIRONMENT: Final = (
     ("dataset", "path"),
     ("measure", "threads"),
     ("measure", "timeout_s"),
@@ -107,44 +104,6 @@ class TrainConfig:
             raise ValueError(f"train.lr={self.lr!r}: allowed is a number above 0")
         if not self.weight_decay >= 0:
             raise ValueError(f"train.weight_decay={self.weight_decay!r}: allowed is 0 or more")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasureConfig:
-    """Device, number type, CPU threads (null: cores - 1), and the seconds after which a trial counts as hung.
-
-    ``autocast`` runs forward passes, not the loss, under autocast; ``tf32`` lets CUDA round products of float32.
-    ``split_steps`` are timed phase by phase after the training, 0: none.
-    """
-
-    device: str = "cpu"
-    dtype: str = "float32"
-    threads: int | None = None
-    timeout_s: float = 3600.0
-    autocast: str | None = None
-    tf32: bool = False
-    split_steps: int = 12
-
-    def __post_init__(self) -> None:
-        if self.device not in DEVICES:
-            raise ValueError(f"measure.device={self.device!r}: {did_you_mean(self.device, DEVICES)}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"measure.dtype={self.dtype!r}: {did_you_mean(self.dtype, DTYPES)}")
-        if self.autocast is not None and self.autocast not in AUTOCASTS:
-            raise ValueError(f"measure.autocast={self.autocast!r}: allowed are {', '.join(AUTOCASTS)}, or null")
-        if self.autocast is not None and self.dtype != "float32":
-            raise ValueError(f"measure.autocast={self.autocast!r} with measure.dtype={self.dtype!r}: allowed is null")
-        if self.tf32 and (self.device, self.dtype) != ("cuda", "float32"):
-            raise ValueError(
-                f"measure.tf32=True with measure.device={self.device!r} and measure.dtype={self.dtype!r}: TF32 is how "
-                "CUDA devices multiply float32; allowed is false"
-            )
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"measure.threads={self.threads!r}: allowed is 1 or more, or null")
-        if self.split_steps < 0:
-            raise ValueError(f"measure.split_steps={self.split_steps!r}: allowed is 0 or more")
-        if not self.timeout_s > 0:
-            raise ValueError(f"measure.timeout_s={self.timeout_s!r}: allowed is a number above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,11 +226,11 @@ class TrialConfig:
 
     def _identity(self) -> dict[str, Any]:
         data = self.to_dict()
-        for path in (*_ENVIRONMENT, *_LATER):
+        for path in (*ENVIRONMENT, *_LATER):
             group = data
             for key in path[:-1]:
                 group = group[key]
-            if path in _ENVIRONMENT or group[path[-1]] == _LATER[path]:
+            if path in ENVIRONMENT or group[path[-1]] == _LATER[path]:
                 del group[path[-1]]
         return data
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.compose import Composed, parse_values
-from harness.config import TrialConfig, code_version
+from harness.config import ENVIRONMENT, TrialConfig, code_version
 from harness.plan import PlannedTrial, public_override
 from results.store import write_new
 
 SCHEMA: Final = 1
-#: What a machine may say for itself: no part of a trial's identity.
-OWN: Final = ("dataset.path", "measure.threads", "measure.timeout_s")
+#: What a machine may say for itself: no part of what a trial computes. Which seeds there are, the plan says.
+OWN: Final = tuple(".".join(path) for path in ENVIRONMENT if path != ("seed",))
 _TYPES: Final = {"sweep": str, "overrides": list, "quality_only": bool, "code_version": str, "trials": list}
 _TRIAL_TYPES: Final = {"trial_id": str, "data_fingerprint": str, "overrides": list, "config": dict}
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from harness.config import MeasureConfig
+from harness.measure_config import MeasureConfig
 
 AUTOCAST_DTYPES: Final[dict[str | None, torch.dtype | None]] = {None: None, "bf16": torch.bfloat16}
 

@@ -70,7 +70,7 @@ def test_ids_know_what_they_should_and_nothing_else() -> None:
 def test_a_new_setting_at_what_it_always_was_keeps_the_ids() -> None:
     """A baseline of before the setting still knows its cells: the id is that of the same config without it."""
     data = config().to_dict()
-    for path in (*config_module._ENVIRONMENT, *config_module._LATER):
+    for path in (*config_module.ENVIRONMENT, *config_module._LATER):
         group = data if len(path) == 1 else data[path[0]]
         del group[path[-1]]
     assert config().config_id == config_module._digest(data)

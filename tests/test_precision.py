@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from harness import trial
 from harness.compose import compose_trial
-from harness.config import MeasureConfig, TrialConfig
+from harness.config import TrialConfig
+from harness.measure_config import MeasureConfig
 from harness.objective import Binary
 from harness.precision import precision_fields, set_tf32, tf32
 from results.gate import parity_of_config

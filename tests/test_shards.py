@@ -91,12 +91,14 @@ def test_each_machine_says_where_its_copy_of_the_data_lies(tmp_path: Path) -> No
     trials = plan_trials(expand([*folder, f"dataset.path='{there}'"]))
     path = write(tmp_path / "plan.json", trials)
     assert str(there) not in path.read_text()
-    own = [f"dataset.path='{here}'", "measure.threads=3"]
+    own = [f"dataset.path='{here}'", "measure.threads=3", "measure.split_steps=5"]
     plan = read_plan(path, own)
     again = plan_trials([trial.composed for trial in plan.trials])
     assert [trial.trial_id for trial in again] == [trial.trial_id for trial in trials]
-    assert {(trial.folder, trial.config.measure.threads) for trial in again} == {(here, 3)}
-    assert again[0].command == f"{trials[0].command} measure.threads=3"
+    measure = {(trial.config.measure.threads, trial.config.measure.split_steps) for trial in again}
+    assert ({trial.folder for trial in again}, measure) == ({here}, {(3, 5)})
+    before = trials[0].command.replace(" measure.split_steps=0", "")
+    assert again[0].command == f"{before} measure.threads=3 measure.split_steps=5"
     refuse_other_trials(plan.trials, again, path.name)
     with pytest.raises(ValueError, match=r"allowed is dataset\.path=FOLDER"):
         read_plan(path)

@@ -13,6 +13,7 @@ and ``compile_graph`` (building the native whole graph).
 from __future__ import annotations
 
 import gc
+import itertools
 import statistics
 import sys
 import time
@@ -27,12 +28,10 @@ import torch
 from torch import Tensor
 
 from backends.base import load_backend
-from backends.batch import Batch, PairBatch
-from backends.model import RelationalModel
 from backends.samplers import make_sampler
 from harness.assembly import make_feed, make_model
 from harness.clock import now_s, synchronize
-from harness.compile_parity import compare, summarise
+from harness.compile_parity import parity_of_trained
 from harness.compile_watch import CompileWatch
 from harness.compile_window import CompiledWindow
 from harness.config import TrialConfig
@@ -139,7 +138,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
 
     ``bare`` times the step in a plain loop without the arm's calls in between, to show what those cost.
     """
-    device, dtype = torch.device(config.measure.device), getattr(torch, config.measure.dtype)
+    device = torch.device(config.measure.device)
     seed_torch(config.seed)
     backend = load_backend(config.backend.name)
     task = load_task(folder, config.task, **config.dataset.build_options())
@@ -148,44 +147,30 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     feed = make_feed(config, backend, graph, task, sampler)
     order = np.resize(shuffled_rows(len(seeds), seed=config.seed, epoch=0), NUM_BATCHES * config.train.batch_size)
     parts = np.split(order, NUM_BATCHES)
-    drawn = [feed.draw("train", rows) for rows in parts]
-    if feed.pipeline is None:
-        batches = [feed.build(*its) for its in drawn]
-    else:
-        batches = [feed.batch("train", rows) for rows in parts]
+    batches = [feed.batch("train", rows) for rows in parts]
+    drawn = [feed.draw("train", rows) for rows in parts] if what == "batch" else []
     model = make_model(config, backend, task)
-
-    def first_batch(dtype: torch.dtype) -> Batch | PairBatch:
-        return replace(feed, dtype=dtype).build(*drawn[0])
-
-    def eager_twin(dtype: torch.dtype) -> tuple[RelationalModel, Batch | PairBatch]:
-        twin = make_model(config, backend, task, dtype)
-        twin.load_state_dict(model.state_dict())
-        return twin.train(model.training), first_batch(dtype)
-
-    def hold_against_eager() -> dict[str, Any]:
-        return summarise(compare(eager_twin, lambda dtype: (model, first_batch(dtype)), dtype))
-
     watch = CompileWatch.start(config.compile)
     torch_compile(model, config.compile)
     objective = objective_of(task, config.model.link, standardise=config.train.standardise)
-    optimizer, turn = make_optimizer(model, config.train), _Turn()
+    optimizer, turn = make_optimizer(model, config.train), itertools.cycle(range(NUM_BATCHES))
     losses: list[Tensor] = []
 
     def step() -> None:
-        train_step(model, optimizer, objective, batches[turn.next()])
+        train_step(model, optimizer, objective, batches[next(turn)])
 
     def forward() -> None:
-        model(batches[turn.next()])
+        model(batches[next(turn)])
 
     def infer() -> None:
         with torch.no_grad():
-            model(batches[turn.next()])
+            model(batches[next(turn)])
 
     def lay_out(count: int) -> None:
         optimizer.zero_grad(set_to_none=True)
+        losses.clear()  # of a leg that was refused half-way
         for _ in range(count):
-            batch = batches[turn.next()]
+            batch = batches[next(turn)]
             losses.append(objective.loss(batch.of_seeds(model(batch)), batch.target))
 
     def backward() -> None:
@@ -202,7 +187,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
         "forward": forward,
         "backward": backward,
         "inference": infer,
-        "batch": lambda: feed.build(*drawn[turn.next()]),
+        "batch": lambda: feed.build(*drawn[next(turn)]),
         "compile_graph": lambda: backend.compile_graph(task.graph, device),
     }[what]
 
@@ -212,7 +197,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
 
     def bare_loop(count: int) -> None:
         for _ in range(count):
-            batch = batches[turn.next()]
+            batch = batches[next(turn)]
             optimizer.zero_grad(set_to_none=True)
             loss = objective.loss(batch.of_seeds(model(batch)), batch.target)
             loss.backward()
@@ -228,7 +213,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "batch_size": config.train.batch_size,
         },
-        window=CompiledWindow(watch=watch, check=hold_against_eager),
+        window=CompiledWindow(watch=watch, check=lambda: parity_of_trained(config, model, feed)),
     )
 
 
@@ -249,18 +234,6 @@ def num_compiled() -> int:
     """Count the graphs that torch_compile has made in this process so far."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     return 0 if dynamo is None else int(dynamo.counters["stats"]["unique_graphs"])
-
-
-class _Turn:
-    """Goes round the replayed batches."""
-
-    def __init__(self) -> None:
-        self._next = -1
-
-    def next(self) -> int:
-        """Return the next batch's position."""
-        self._next = (self._next + 1) % NUM_BATCHES
-        return self._next
 
 
 def _agree(first: list[float], second: list[float]) -> bool:

@@ -9,16 +9,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
-
-from backends.batch import Batch, PairBatch
 from backends.blockers import find_blockers
 from backends.model import RelationalModel
-from harness.assembly import make_model
-from harness.compile_parity import compare, summarise
+from harness.compile_parity import parity_of_trained
 from harness.config import TrialConfig
 from harness.feed import Feed
-from harness.seeding import shuffled_rows
 
 
 def compile_facts(config: TrialConfig, model: RelationalModel, feed: Feed) -> dict[str, Any]:
@@ -29,18 +24,3 @@ def compile_facts(config: TrialConfig, model: RelationalModel, feed: Feed) -> di
     if not config.compile.generates_code:
         facts["parity"] = parity_of_trained(config, model, feed)
     return facts
-
-
-def parity_of_trained(config: TrialConfig, model: RelationalModel, feed: Feed) -> dict[str, Any]:
-    """Hold a trained, compiled model against an eager one of its weights, on a training batch."""
-    rows = shuffled_rows(len(feed.task.split.train), seed=config.seed, epoch=0)[: config.train.batch_size]
-
-    def batch_in(dtype: torch.dtype) -> Batch | PairBatch:
-        return dataclasses.replace(feed, dtype=dtype).batch("train", rows)
-
-    def make_eager(dtype: torch.dtype) -> tuple[RelationalModel, Batch | PairBatch]:
-        twin = make_model(config, feed.backend, feed.task, dtype)
-        twin.load_state_dict(model.state_dict())
-        return twin.train(model.training), batch_in(dtype)
-
-    return summarise(compare(make_eager, lambda dtype: (model, batch_in(dtype)), feed.dtype))

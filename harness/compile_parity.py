@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from backends.base import load_backend
-from backends.batch import Batch, PairBatch, build_any_batch
+from backends.batch import Batch, PairBatch
 from backends.model import RelationalModel
 from backends.parity import TOLERANCE, max_rel_diff
-from backends.sampler import TemporalSampler
-from backends.spec import SamplerSpec
-from harness.assembly import make_model
+from backends.samplers import make_sampler
+from harness.assembly import make_feed, make_model
 from harness.config import TrialConfig
-from harness.draw import draw
+from harness.feed import Feed
 from harness.parity import FLOOR_FACTOR, SINGLE_CEILING
+from harness.precision import tf32
 from harness.seeding import shuffled_rows
 from harness.torch_compile import torch_compile
 from tasks.load import load_task
@@ -52,34 +52,39 @@ class Answer:
 
 def parity_of(config: TrialConfig, folder: Path) -> dict[str, Any]:
     """Compile the model of a config anew and hold it against the eager one, in float64 and in the trial's dtype."""
-    device = torch.device(config.measure.device)
-    backend, task = (
-        load_backend(config.backend.name),
-        load_task(folder, config.task, **config.dataset.build_options()),
-    )
-    graph, schema, seeds = backend.compile_graph(task.graph, device), task.graph.schema, task.split.train
-    sampler = TemporalSampler(task.graph, SamplerSpec(**_shared(config)), config.seed)
-    rows = shuffled_rows(len(seeds), seed=config.seed, epoch=0)[: config.train.batch_size]
-    subgraph, target = draw(task, sampler, rows, split="train", epoch=0, link=config.model.link)
+    config = _with_shared_sampler(config)
+    device, backend = torch.device(config.measure.device), load_backend(config.backend.name)
+    task = load_task(folder, config.task, **config.dataset.build_options())
+    sampler = make_sampler(task.graph, config.sampler, config.seed, device)
+    feed = make_feed(config, backend, backend.compile_graph(task.graph, device), task, sampler)
+    batch_in = _batch_of(config, feed)
 
     def make(dtype: torch.dtype) -> tuple[RelationalModel, Batch | PairBatch]:
-        model = make_model(config, backend, task, dtype)
-        batch = build_any_batch(
-            backend, graph, schema, subgraph, target, layout=config.layout, device=device, dtype=dtype
-        )
-        return model, batch
+        return make_model(config, backend, task, dtype), batch_in(dtype)
 
     def make_compiled(dtype: torch.dtype) -> tuple[RelationalModel, Batch | PairBatch]:
         model, batch = make(dtype)
         torch_compile(model, config.compile)
         return model, batch
 
-    dtypes = dict.fromkeys([torch.float64, getattr(torch, config.measure.dtype)])
+    dtypes = dict.fromkeys([torch.float64, feed.dtype])
     return summarise([row for dtype in dtypes for row in compare(make, make_compiled, dtype)])
 
 
+def parity_of_trained(config: TrialConfig, model: RelationalModel, feed: Feed) -> dict[str, Any]:
+    """Hold a compiled model as it is now against an eager one with its weights, in the trial's dtype."""
+    batch_in = _batch_of(config, feed)
+
+    def make_eager(dtype: torch.dtype) -> tuple[RelationalModel, Batch | PairBatch]:
+        twin = make_model(config, feed.backend, feed.task, dtype)
+        twin.load_state_dict(model.state_dict())
+        return twin.train(model.training), batch_in(dtype)
+
+    return summarise(compare(make_eager, lambda dtype: (model, batch_in(dtype)), feed.dtype))
+
+
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return whether all rows are within their bars, the worst first."""
+    """Return the rows, and whether there are any and all are within their bars."""
     return {"ok": bool(rows) and all(row["ok"] for row in rows), "rows": rows}
 
 
@@ -106,16 +111,18 @@ def compare(make: Make, make_compiled: Make, dtype: torch.dtype) -> list[dict[st
 def answer(model: RelationalModel, batch: Batch | PairBatch) -> Answer:
     """Run a model forward and backward on a batch, with a fixed random cotangent [B, O] on the output.
 
-    Where it has dropout it runs in evaluation mode: random draws are no part of the function.
+    Where it has dropout it runs in evaluation mode: random draws are no part of the function. Nor are the roundings of
+    autocast and TF32, which are off.
     """
     training, autocast = model.training, model.autocast
-    model.autocast = None  # its roundings are no part of the function either
+    model.autocast = None
     model.train(training and not model.dropout.p)
     model.zero_grad(set_to_none=True)
-    output = batch.of_seeds(model(batch))
-    generator = torch.Generator().manual_seed(0)
-    cotangent = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
-    torch.autograd.backward((output * cotangent).sum())
+    with tf32(False):
+        output = batch.of_seeds(model(batch))
+        generator = torch.Generator().manual_seed(0)
+        cotangent = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+        torch.autograd.backward((output * cotangent).sum())
     found = Answer(
         output={"seeds": output.detach().clone()},
         weight_grad={
@@ -136,6 +143,17 @@ def _differences(first: Answer, second: Answer) -> dict[str, float]:
     }
 
 
-def _shared(config: TrialConfig) -> dict[str, Any]:
-    """Return the sampler's settings with the shared sampler in place of a library's own: parity needs one batch."""
-    return {**dataclasses.asdict(config.sampler), "kind": "shared"}
+def _with_shared_sampler(config: TrialConfig) -> TrialConfig:
+    """Return a config with the shared sampler in place of a library's own, whose draws need not come twice."""
+    return dataclasses.replace(
+        config,
+        sampler=dataclasses.replace(config.sampler, kind="shared"),
+        backend=dataclasses.replace(config.backend, pipeline=None),
+    )
+
+
+def _batch_of(config: TrialConfig, feed: Feed) -> Callable[[torch.dtype], Batch | PairBatch]:
+    """Draw the first training batch and return what builds it, in any dtype."""
+    rows = shuffled_rows(len(feed.task.split.train), seed=config.seed, epoch=0)[: config.train.batch_size]
+    drawn = feed.draw("train", rows)
+    return lambda dtype: dataclasses.replace(feed, dtype=dtype).build(*drawn)

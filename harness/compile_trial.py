@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.config import TrialConfig
 from harness.launch import run_job
+from results.text import redact
 
 _PEAKS = ("host_peak_bytes", "device_peak_bytes", "nvml_process_peak_bytes")
 
@@ -46,14 +47,14 @@ def describe_starts(cold: Mapping[str, Any], warm: Mapping[str, Any], eager: Map
         "warm_first_step_s": warm.get("first_step_s"),
         "eager_first_step_s": eager.get("first_step_s"),
         "probe_step_s": {"compiled": warm.get("step_s"), "eager": eager.get("step_s")},
-        "warm": warm.get("compile") or {"reason": warm.get("reason")},
-        "eager": {"reason": eager.get("reason")},
+        "warm": warm.get("compile") or {"reason": _reason(warm)},
+        "eager": {"reason": _reason(eager)},
         "memory": {
             "cold": _training_peaks(by_phase),
             "warm": _training_peaks(warm.get("memory", {}).get("by_phase", {})),
             "eager": _training_peaks(eager.get("memory", {}).get("by_phase", {})),
         },
-        "parity": warm.get("parity") or {"ok": None, "rows": [], "reason": warm.get("reason")},
+        "parity": warm.get("parity") or {"ok": None, "rows": [], "reason": _reason(warm)},
     }
 
 
@@ -72,6 +73,11 @@ def verdict_of(section: Mapping[str, Any]) -> dict[str, Any]:
     ]
     why = "; ".join(bad) or f"it could not be compared: {parity.get('reason')}"
     return {"status": "error", "reason": f"the compiled model is not shown to be the eager one: {why}"}
+
+
+def _reason(answer: Mapping[str, Any]) -> str | None:
+    """Return why a probe did not end ok, without paths of this machine."""
+    return redact(answer["reason"]) if answer.get("reason") else None
 
 
 def _training_peaks(by_phase: Mapping[str, Mapping[str, Any]]) -> dict[str, int | None]:

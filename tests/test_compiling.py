@@ -26,8 +26,8 @@ from backends.weights import build_model
 from harness import compile_trial
 from harness.compile_config import CompileConfig
 from harness.compile_facts import compile_facts
-from harness.compile_parity import compare, summarise
-from harness.compile_trial import run_trial_job, verdict_of
+from harness.compile_parity import compare, parity_of, summarise
+from harness.compile_trial import describe_starts, run_trial_job, verdict_of
 from harness.compile_watch import CompileWatch, group_breaks, public_path, shorten
 from harness.compile_window import CompiledWindow
 from harness.compose import compose_trial, expand, shelf_names
@@ -35,6 +35,7 @@ from harness.duel_plan import plan_duel
 from harness.feed import Feed
 from harness.launch import child_environment
 from harness.plan import plan_trials
+from harness.precision import tf32
 from harness.torch_compile import RECOMPILE, assert_compiled, one_graph_or_unavailable, torch_compile
 from tasks.load import load_task
 
@@ -316,6 +317,38 @@ def test_parity_is_green_for_the_compiled_model_and_red_for_another(club: Path) 
         twin = compare(make, lambda its: compiled(its, 1.01), dtype)
         assert not summarise(twin)["ok"]
     assert not summarise([])["ok"]
+
+
+def test_parity_knows_no_tf32(club: Path) -> None:
+    """The roundings of TF32 are no part of the function: it is off while both are asked, and as before afterwards."""
+    its, seen = Small(club, "backend=pyg"), []
+
+    def make(dtype: torch.dtype) -> tuple[RelationalModel, Batch]:
+        model = its.model(dtype)
+        model.register_forward_pre_hook(lambda *given: seen.append(torch.get_float32_matmul_precision()))
+        return model, its.batch(4, dtype)
+
+    with tf32(True):
+        compare(make, make, torch.float64)
+        assert torch.get_float32_matmul_precision() == "high"
+    assert seen == ["highest", "highest"]
+
+
+def test_parity_of_a_library_s_own_sampler_draws_once(club: Path) -> None:
+    """With sampler.kind=native both models are asked about one batch of the shared sampler, in both dtypes."""
+    words = ["backend=dgl", "backend.pipeline=blocks", "sampler=native", "compile=model-dynamic"]
+    config = Small(club, *words, "compile.backend=eager", "backend.ops=library", "model.conv=primitive").config
+    parity = parity_of(config, club)
+    assert parity["ok"], parity
+    assert [row["dtype"] for row in parity["rows"]] == ["float64"] * 2 + ["float32"] * 2
+
+
+def test_why_a_start_failed_names_no_path_of_this_machine() -> None:
+    """Records hold no absolute path, those of a probe's reasons included."""
+    lost = {"status": "error", "reason": "FileNotFoundError: '/home/somebody/caches/graph'"}
+    section = describe_starts({"memory": {}}, lost, lost)
+    told = [section["warm"]["reason"], section["eager"]["reason"], section["parity"]["reason"]]
+    assert all("somebody" not in reason and "graph" in reason for reason in told)
 
 
 def test_red_parity_makes_the_trial_an_error() -> None:

@@ -156,6 +156,18 @@ def test_every_unit_of_work_runs_and_takes_time(what: str, plan: DuelPlan) -> No
     assert arm.facts["edges_per_batch"] > 0
 
 
+def test_what_a_refused_leg_laid_out_is_not_run_later(plan: DuelPlan) -> None:
+    """Each leg of `backward` goes back through its own forward passes, though one before it ended half-way."""
+    trial = plan.a.trial
+    arm = build_arm(trial.config, trial.folder, "backward")
+    arm.prepare(3)
+    arm.loop(1)
+    arm.prepare(1)
+    arm.loop(1)
+    with pytest.raises(IndexError):
+        arm.loop(1)
+
+
 def test_planted_work_is_real_and_of_its_share(plan: DuelPlan) -> None:
     """A twin with twice the work in its step takes clearly longer, in one interleaved run."""
     trial = plan.a.trial

@@ -6,7 +6,6 @@ the measurement depends on. It runs nothing (``duel.py`` does). No torch.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shlex
@@ -16,29 +15,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from backends.families import find_family
-from harness.compile_config import CompileConfig
 from harness.compose import compose_trial
 from harness.config import code_version
 from harness.duel_blocks import WHATS
 from harness.plan import PlannedTrial, plan_trials, public_override
+from results.sides import DECLARABLE
 from tasks.names import did_you_mean
 
 BLOCKS: Final = 30
 #: A block has four legs and takes at least this long (METHOD M6 asks for 20 ms).
 BLOCK_S: Final = 0.04
-#: Settings in which two arms may differ and still be shown to compute the same function (METHOD M2).
-DECLARABLE: Final = (
-    "backend.storage",
-    "backend.ids",
-    "backend.ops",
-    "model.conv",
-    "sampler.blocks",
-    "sampler.padding",
-    "sampler.padding_least",
-    "sampler.kind",
-    "backend.pipeline",
-    *(f"compile.{field.name}" for field in dataclasses.fields(CompileConfig)),
-)
 #: Settings in which sides may not differ: no race reads them, or the process that both share has but one.
 SHARED: Final = (
     *("sampler.kernel", "sampler.threads", "train.epochs", "train.eval_every", "train.prefetch"),
@@ -115,8 +101,7 @@ class DuelPlan:
     @property
     def same_function(self) -> bool:
         """Tell whether both sides are the same model on the same batches, up to what may be declared."""
-        allowed = {"backend.name", *DECLARABLE, "slow_down", "bare", "python", "checkout"}
-        return set(self.differences) <= allowed and not any(side.is_stock for side in self.sides.values())
+        return set(self.differences) <= DECLARABLE and not any(side.is_stock for side in self.sides.values())
 
     @property
     def command(self) -> str:

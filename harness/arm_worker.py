@@ -1,7 +1,7 @@
 """The worker of a turn-taking duel: builds one arm and obeys commands until its pipe closes. Loads torch.
 
 Messages are JSON lines. It says ``ready`` with its environment first; then ``warm_up`` and ``leg`` (with ``units``) are
-answered with what they measured. A failure is an answer too.
+answered with what they measured, and ``facts`` with what torch.compile did. A failure is an answer too.
 """
 
 from __future__ import annotations

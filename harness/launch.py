@@ -38,8 +38,10 @@ def default_threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 2) - 1)
 
 
-#: What would let torch.compile reuse the work of another process, or not compile, or log otherwise than a record says.
+#: What would let torch.compile reuse the work of another process, or not compile, or log otherwise than a record says;
+#: and the newer name of the allocator's settings, which torch 2.9 reads before the one that is pinned.
 _UNSET: Final = (
+    "PYTORCH_ALLOC_CONF",
     "TORCH_COMPILE_JOB_ID",
     "TORCH_COMPILE_DISABLE",
     "TORCHDYNAMO_DISABLE",

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from harness.launch import WORKER, child_environment, kill_group
 
-#: Raised with every change of the messages, so that a checkout of another commit is understood or refused.
+#: Raised where a checkout of another commit would misread a message; a command that it does not know it refuses itself.
 PROTOCOL: Final = 1
 
 

@@ -27,13 +27,15 @@ def test_answer_comes_back(tmp_path: Path) -> None:
     assert run_code(ANSWER, tmp_path) == {"status": "ok", "value": "passive"}
 
 
-def test_environment_pins_what_changes_timings() -> None:
-    """Threads, OpenMP's waiting, DGL's backend and the CUDA allocator are set for every child."""
+def test_environment_pins_what_changes_timings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads, OpenMP's waiting, DGL's backend and the CUDA allocator are set for every child, under any name."""
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     environment = child_environment(3, Path("caches"))
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "3"
     assert environment["OMP_WAIT_POLICY"] == "passive"
     assert environment["DGLBACKEND"] == "pytorch"
     assert "PYTORCH_CUDA_ALLOC_CONF" in environment
+    assert "PYTORCH_ALLOC_CONF" not in environment
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from harness.duel import run_processes, say_resumed
 from harness.duel_plan import DuelPlan
 from results.duels import log_ratio, read_duel
 from results.frame import machine_id
+from results.margin import Margin, default_n, thresholds
 from results.store import Store, write_over
-from results.verdict import MIN_PROCESSES, Margin, Verdict, default_n, thresholds
+from results.verdict import MIN_PROCESSES, Verdict
 
 #: Processes of a calibration (METHOD M9 asks for 10 or more).
 NUM_PROCESSES: Final = 10

@@ -26,9 +26,9 @@ from results.calibrations import StoredCalibration, read_calibrations
 from results.cell_times import Confirm, Confirmation
 from results.cells import Cell
 from results.duels import Duel, log_ratio, read_duel
+from results.margin import Margin, default_n
 from results.store import Store
 from results.text import plain
-from results.verdict import Margin, default_n
 
 #: A/A standard deviation that a machine without a calibration is taken to have.
 _UNKNOWN_SD: Final = 0.04

@@ -17,9 +17,10 @@ from typing import Any
 
 from results.blocks import Table
 from results.listings import make_table
+from results.margin import Margin, default_n, thresholds
 from results.store import Problem, Store
 from results.text import MISSING, plain
-from results.verdict import MIN_PROCESSES, Margin, Verdict, default_n, not_comparable, thresholds
+from results.verdict import MIN_PROCESSES, Verdict, not_comparable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +41,16 @@ class StoredCalibration:
 
     @property
     def refusal(self) -> Verdict | None:
-        """Return the verdict on every race of a machine whose arms beat themselves; None where it may measure."""
-        if self.verdict not in {"WORSE", "BETTER", "NOT_COMPARABLE"} and self.num_processes >= MIN_PROCESSES:
-            return None
-        return not_comparable(f"this machine's calibration says {plain(self.verdict, 40)}: it may not measure")
+        """Return the verdict on every race of a machine that may not measure; None where it may.
+
+        It may not where an arm beat itself, where the suite was not comparable, or had too few processes to tell.
+        """
+        if self.verdict in {"WORSE", "BETTER", "NOT_COMPARABLE"}:
+            return not_comparable(f"this machine's calibration says {plain(self.verdict, 40)}: it may not measure")
+        if self.num_processes < MIN_PROCESSES:
+            had = f"this machine's calibration has {self.num_processes} processes, and a verdict needs {MIN_PROCESSES}"
+            return not_comparable(f"{had}: calibrate it again")
+        return None
 
 
 def read_calibrations(store: Store) -> tuple[dict[str, StoredCalibration], list[Problem]]:

@@ -14,8 +14,9 @@ from typing import Final
 from results.calibrations import StoredCalibration
 from results.cell_verdict import PROMOTE, CellVerdict, verdict_on
 from results.cells import Cell, CellTrial
+from results.margin import Margin
 from results.regression import screen
-from results.verdict import CONFIRM_RATIO, MIN_PROCESSES, Margin, Verdict, confirmed
+from results.verdict import CONFIRM_RATIO, MIN_PROCESSES, Verdict, confirmed
 
 #: Quantity of time to what a confirming duel races.
 RACED: Final = {"step_s": "step", "batch_s": "batch"}

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from results.arms import arm_label, form_of, library_of, settings_of
-from results.environment import environment_id
+from results.environment import MOMENTARY, environment_id
 from results.frame import is_timed, machine_id
 from results.record import TrialRecord
 from results.store import Problem
@@ -29,7 +29,6 @@ MEMORY_KINDS: Final = {
 }
 #: What torch.compile counted, the same on every machine: fewer is better.
 COMPILE_COUNTS: Final = ("graphs", "graph_breaks", "recompiles", "fallbacks")
-_MOMENTARY: Final = ("load", "noisy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +181,7 @@ def _make_cell(name: str, records: Sequence[TrialRecord]) -> Cell:
         metric=str(first.setting("task.metric", "?")),
         code_version=first.code_version,
         data_fingerprint=first.data_fingerprint,
-        environment={key: value for key, value in first.environment.items() if key not in _MOMENTARY},
+        environment={key: value for key, value in first.environment.items() if key not in MOMENTARY},
         trials=tuple(_make_trial(seed, newest[seed]) for seed in sorted(newest)),
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from results.record import CurvePoint, TrialRecord
+from results.settings import computed_settings
 from results.verdict import Verdict
 
 #: Steps at the end of a trial whose median stands for its steady step.
@@ -55,12 +56,6 @@ def break_even_steps(overhead_s: float, eager_step_s: float, compiled_step_s: fl
     if overhead_s == 0 and gain_s >= 0:
         return 0.0
     return float(math.ceil(overhead_s / gain_s)) if gain_s > 0 else math.inf
-
-
-def break_even_interval(overhead_s: float, eager_step_s: float, gain: SpeedUp) -> tuple[float, float]:
-    """Return the fewest and most steps to break even that a speed-up's interval allows; the latter may be never."""
-    few, many = (break_even_steps(overhead_s, eager_step_s, eager_step_s / its) for its in (gain.high, gain.low))
-    return few, many
 
 
 def break_even_epochs(steps: float, steps_per_epoch: int) -> float:
@@ -127,7 +122,8 @@ def is_one_graph(section: Mapping[str, Any]) -> bool:
 def eager_twin(record: TrialRecord, records: Sequence[TrialRecord]) -> TrialRecord | None:
     """Return the trial that differs from a compiled one in torch.compile alone; None where there is none that ended ok.
 
-    Config, seed, data, code and environment are the same.
+    What is computed, seed, data, code and environment are the same, and so is whether the trial was timed. Time limits
+    and the steps of the pass by phase may differ.
     """
     mine = _without_compile(record)
     for other in records:
@@ -147,8 +143,9 @@ def extra_memory(section: Mapping[str, Any], start: str = "cold") -> dict[str, i
 
 
 def _without_compile(record: TrialRecord) -> tuple[Any, ...]:
-    config = {name: value for name, value in record.config.items() if name != "compile"}
-    return config, record.repeat, record.data_fingerprint, record.code_version, record.environment_id
+    settings = computed_settings(record.config, apart_from=("compile",))
+    own = (record.setting("seed"), record.repeat, record.data_fingerprint, record.code_version, record.environment_id)
+    return settings, *own
 
 
 def only_traces(record: TrialRecord) -> bool:

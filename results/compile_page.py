@@ -1,8 +1,9 @@
 """The report's page on torch.compile: does it help, when does it pay for itself, which mode to choose, why not.
 
 Guarantees: every trial that was to compile has its place, whatever became of it; a speed-up comes from a race alone,
-and where there was none the page says "not raced": step times of trials stand beside their eager twins' as a
-description. Advice follows from what is shown here, and is eager where no race shows a mode to be faster.
+is called one by the race's verdict alone (METHOD M7), and where there was none the page says "not raced": step times of
+trials stand beside their eager twins' as a description, but for trials that shared the machine. Advice follows from
+what is shown here, and is eager where no race shows a mode to be faster.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from results.arms import settings_of
 from results.blocks import Block, Prose, Table
@@ -21,15 +22,16 @@ from results.compile_figures import (
     eager_twin,
     extra_memory,
     is_one_graph,
-    only_traces,
     speed_up,
     steady_step_s,
     time_to_target,
 )
 from results.compile_matrix import arm_of, matrix, mode_of, model_of, outlasts_warm_up, reasons, task_of
+from results.frame import is_timed
 from results.listings import make_table
 from results.races import Race
 from results.record import TrialRecord
+from results.sides import Side
 from results.text import MISSING, direction, significant
 
 _MEBIBYTE: Final = 2**20
@@ -48,7 +50,7 @@ def compile_blocks(records: Sequence[TrialRecord], races: Sequence[Race] = ()) -
     raced = [(race, gain) for race in races if (gain := raced_gain(race)) is not None]
     if not compiled and not raced:
         return ()
-    timed = [record for record in compiled if not only_traces(record)]
+    timed = [record for record in compiled if is_timed(record)]
     return (
         Prose(text=_does_it_help(raced)),
         *([_race_table(raced)] if raced else []),
@@ -67,11 +69,21 @@ def raced_gain(race: Race) -> SpeedUp | None:
     """
     if race.what != "step" or not race.differences or any(not key.startswith("compile.") for key in race.differences):
         return None
-    eager = [settings_of(side.config, "compile").get("scope", "none") == "none" for side in (race.a, race.b)]
     gain = speed_up(race.verdict)
-    if gain is None or eager[0] == eager[1]:
+    if gain is None or _is_eager(race.a) == _is_eager(race.b):
         return None
-    return gain if eager[0] else SpeedUp(ratio=1 / gain.ratio, low=1 / gain.high, high=1 / gain.low, n=gain.n)
+    return gain if _is_eager(race.a) else SpeedUp(ratio=1 / gain.ratio, low=1 / gain.high, high=1 / gain.low, n=gain.n)
+
+
+def _is_eager(side: Side) -> bool:
+    return bool(settings_of(side.config, "compile").get("scope", "none") == "none")
+
+
+def _shown(race: Race) -> Literal["faster", "slower", "equivalent", "not decided"]:
+    """Say what a race's verdict makes of its compiled side."""
+    if race.verdict.verdict in ("WORSE", "BETTER"):
+        return "faster" if (race.verdict.verdict == "BETTER") == _is_eager(race.a) else "slower"
+    return "equivalent" if race.verdict.verdict == "EQUIVALENT" else "not decided"
 
 
 def gain(record: TrialRecord, records: Sequence[TrialRecord]) -> tuple[float | None, float | None, float | None]:
@@ -90,11 +102,11 @@ def _does_it_help(raced: Sequence[tuple[Race, SpeedUp]]) -> str:
             "Does it help? Not raced: no duel in this store has an eager and a compiled side, so nothing is said of "
             "speed (relduel duel a.compile=eager b.compile=MODE decides). Advice: stay eager until one does."
         )
-    faster = [(race, its) for race, its in raced if its.low > 1]
-    slower = sum(its.high < 1 for _, its in raced)
+    faster = [(race, its) for race, its in raced if _shown(race) == "faster"]
+    ends = Counter(_shown(race) for race, _ in raced)
     words = (
         f"Does it help? Of {len(raced)} races of eager against compiled, compiled steps are faster in {len(faster)}, "
-        f"slower in {slower}, and neither is shown in {len(raced) - len(faster) - slower}. "
+        f"slower in {ends['slower']}, equivalent in {ends['equivalent']}; {ends['not decided']} are not decided. "
     )
     if not faster:
         return f"{words}Advice: stay eager here; a mode that does not make a step shorter never pays for its compiling."
@@ -107,20 +119,20 @@ def _does_it_help(raced: Sequence[tuple[Race, SpeedUp]]) -> str:
 
 
 def _race_table(raced: Sequence[tuple[Race, SpeedUp]]) -> Table:
-    titles = ["Task", "Model", "A", "B", "Times as fast as eager", "90 % interval", "Processes"]
+    titles = ["Task", "Model", "a", "b", "Compiled is", "Times as fast as eager", "90 % interval", "n"]
     rows = [
         (
-            *(race.task, race.model, race.a.name, race.b.name, significant(its.ratio)),
+            *(race.task, race.model, race.a.name, race.b.name, _shown(race), significant(its.ratio)),
             *(f"{significant(its.low)} to {significant(its.high)}", str(its.n)),
         )
         for race, its in raced
     ]
-    return make_table("Eager against compiled, raced", titles, rows, text=titles[:4])
+    return make_table("Eager against compiled, raced (n processes)", titles, rows, text=titles[:5])
 
 
 def _does_it_pay(timed: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> str:
     if not timed:
-        return "When does it pay for itself? No trial here generated code, so no time of one can say."
+        return "When does it pay for itself? No timed trial here generated code, so no time of one can say."
     ended = ", ".join(f"{count} {status}" for status, count in Counter(its.status for its in timed).most_common())
     words = f"When does it pay for itself? {len(timed)} trials were to generate code: {ended}. "
     gains = [(gain(record, records), record) for record in timed if record.status == "ok"]

@@ -18,8 +18,8 @@ from results.compile_page import compile_blocks
 from results.costs import costs_table, energy_block
 from results.depths import depth_blocks
 from results.exclusions import exclusion_blocks, unreadable
-from results.fairness import environments_table, fairness_points
-from results.frame import curves_frame, machine_id, pairs_frame, trials_frame
+from results.fairness import Process, environments_table, fairness_points
+from results.frame import curves_frame, is_timed, machine_id, pairs_frame, trials_frame
 from results.gate import MARKS_LEGEND, Parity, parity_of
 from results.listings import ID_DIGITS, phase_tables, trials_table
 from results.pictures import convergence_blocks, measure_blocks
@@ -64,6 +64,8 @@ def build_document(
     parity = {record.trial_id: parity_of(record, runs) for record in records}
     trials = trials_frame(records, parity)
     machines = [machine_id(record.environment) for record in everything if record.environment]
+    processes = [Process(environment=record.environment, configs=(record.config,)) for record in everything]
+    processes += [process for race in races.races for process in race.processes]
     made = Code(title="Made by", lines=(plain(command, 2000, keep_spaces=True),))
     section = Section(anchor="races", title="Races", blocks=race_blocks(races, machines))
     proofs = Section(anchor="parity", title="Parity", blocks=_parity(runs))
@@ -72,19 +74,21 @@ def build_document(
         holds = "races and no trial" if not served else "trials that answered requests, and none that trained"
         told = (Prose(text=f"The store holds {holds}. {tally(races) or ''}".rstrip()), made)
         left = Section(anchor="exclusions", title="Left out, and why", blocks=unreadable([*problems, *races.problems]))
-        environment = Section(anchor="environment", title="Environment", blocks=_environment(everything))
+        blocks = (fairness_points(processes), *_environment(processes))
+        environment = Section(anchor="environment", title="Environment", blocks=blocks)
         summary = Section(anchor="summary", title="What this shows", blocks=told)
         return Document(
             title="Inference" if served and not races.races else "Races",
-            sections=(summary, section, *serving, proofs, *staged, *((environment,) if served else ()), left),
+            sections=(summary, section, *serving, proofs, *staged, environment, left),
         )
     datasets = ", ".join(dict.fromkeys(trials["dataset"]))
-    names = " and ".join(backend_name(name) for name in libraries_in(trials))
+    *most, last = map(backend_name, libraries_in(trials))
+    names = f"{', '.join(most)} and {last}" if most else last
     compiled, published = compile_blocks(records, races.races), published_blocks(trials, records)
     left_out = exclusion_blocks(trials, records, parity, [*problems, *races.problems])
     sections = (
         Section(anchor="summary", title="What this shows", blocks=(_summary(trials, parity, records, races), made)),
-        Section(anchor="headline", title="Scores and costs", blocks=_headline(trials, records, parity)),
+        Section(anchor="headline", title="Scores and costs", blocks=_headline(trials, records, parity, processes)),
         *([Section(anchor="published", title="Published scores", blocks=published)] if published else []),
         section,
         Section(anchor="convergence", title="Convergence", blocks=convergence_blocks(curves_frame(records, trials))),
@@ -97,7 +101,7 @@ def build_document(
         *serving,
         proofs,
         *staged,
-        Section(anchor="environment", title="Environment", blocks=_environment(everything)),
+        Section(anchor="environment", title="Environment", blocks=_environment(processes)),
         Section(anchor="trials", title="Trials", blocks=_trials(trials, records, parity)),
         Section(anchor="exclusions", title="Left out, and why", blocks=left_out),
     )
@@ -138,6 +142,9 @@ def _summary(trials: pd.DataFrame, parity: Mapping[str, Parity], records: Sequen
             "Parity; fed the same batches by the shared sampler, they can differ in score only through rounding, which "
             "training may amplify."
         )
+    if untimed := sum(not is_timed(record) for record in records):
+        why = "which shared the machine, or which torch.compile only traced, without generating code"
+        words.append(f"No time is shown of {_count(untimed, 'trial')} {why}.")
     if any(OWN_SAMPLER in form for form in trials["form"]):
         words.append(
             "Where a form says own sampler, the library drew its own batches, and scores may differ by them too."
@@ -155,7 +162,9 @@ def _summary(trials: pd.DataFrame, parity: Mapping[str, Parity], records: Sequen
     return Prose(text=" ".join(words))
 
 
-def _headline(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapping[str, Parity]) -> tuple[Block, ...]:
+def _headline(
+    trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapping[str, Parity], processes: Sequence[Process]
+) -> tuple[Block, ...]:
     notes = Points(
         title="How to read the tables",
         items=(
@@ -178,7 +187,7 @@ def _headline(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapp
     return (
         *(scores_tables(trials, records, parity) or (Prose(text=_NO_BASELINE),)),
         Prose(text=MARKS_LEGEND),
-        fairness_points(records),
+        fairness_points(processes),
         *([baselines] if baselines else []),
         costs_table(trials, parity),
         *([split] if split else []),
@@ -201,9 +210,9 @@ def _parity(runs: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
     )
 
 
-def _environment(records: Sequence[TrialRecord]) -> tuple[Block, ...]:
-    table = environments_table(records)
-    return (table,) if table else (Prose(text="No trial recorded its environment."),)
+def _environment(processes: Sequence[Process]) -> tuple[Block, ...]:
+    table = environments_table(processes)
+    return (table,) if table else (Prose(text="No process recorded its environment."),)
 
 
 def _trials(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapping[str, Parity]) -> tuple[Block, ...]:

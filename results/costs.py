@@ -14,6 +14,7 @@ import pandas as pd
 
 from results.arms import without_sign
 from results.blocks import Prose, Table
+from results.frame import is_timed
 from results.gate import Parity
 from results.listings import make_table, trial_heading
 from results.record import TrialRecord
@@ -47,14 +48,18 @@ def costs_table(trials: pd.DataFrame, parity: Mapping[str, Parity]) -> Table:
             )
         )
     titles = ["Task", "Model", "Backend", "Same function", "n", "Train s / epoch", "Batch ms / step", "Model ms / step"]
-    titles += ["Peak host MiB", *(["Peak device MiB (NVML)"] if on_gpu else []), "Peak device MiB", "Edges / step"]
+    titles += [
+        "Peak host MiB",
+        *(["Peak device MiB (NVML)"] if on_gpu else []),
+        "Peak device MiB (torch)",
+        "Edges / step",
+    ]
     return make_table("Time, memory and edges (medians over trials)", titles, rows, text=titles[:4])
 
 
 def energy_block(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Table | Prose:
     """Return the energy of every trial that has a figure or a reason; one line with the reasons where none has one."""
-    found = [record.steps.get("energy") for record in records]
-    accounts = [its if isinstance(its, dict) else {} for its in found]
+    accounts = [_energy(record) for record in records]
     if not any(_is_number(its.get("energy_j")) for its in accounts):
         reasons = dict.fromkeys(
             plain(its.get("energy_reason") or "not recorded")
@@ -93,6 +98,14 @@ def energy_block(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Table 
     ]
     caption = "Energy of training and evaluation, by NVML's counter of the whole device"
     return make_table(caption, titles, rows, text=(*titles[:4], "Note"), folds=True)
+
+
+def _energy(record: TrialRecord) -> Mapping[str, Any]:
+    """Return what a record says of energy; a trial whose times say nothing has a reason and no figure."""
+    its = record.steps.get("energy")
+    if not isinstance(its, dict):
+        return {}
+    return its if is_timed(record) else {"energy_reason": "the trial shared the device, or only traced"}
 
 
 def _mark(members: pd.DataFrame, parity: Mapping[str, Parity]) -> str:

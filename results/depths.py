@@ -22,6 +22,7 @@ from results.drawing import add_legend, label
 from results.frame import machine_id
 from results.listings import make_table
 from results.record import TrialRecord
+from results.settings import computed_settings
 from results.styles import line_of, styles_of
 from results.text import MISSING, significant
 
@@ -53,9 +54,8 @@ def _series(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> list[tuple[
         dataset = record.config.get("dataset")
         if record.status != "ok" or not isinstance(dataset, dict) or "self_depth" not in dataset:
             continue
-        rest = {name: value for name, value in dataset.items() if name != "self_depth"}
-        settings = {name: value for name, value in record.config.items() if name not in ("dataset", "seed", "backend")}
-        identity = [settings, rest, trial["backend"], record.data_fingerprint, record.code_version]
+        settings = computed_settings(record.config, apart_from=("dataset.self_depth", "backend"))
+        identity = [settings, trial["backend"], record.data_fingerprint, record.code_version]
         key = json.dumps([*identity, machine_id(record.environment)], sort_keys=True, default=str)
         found.setdefault(key, {}).setdefault(dataset["self_depth"], []).append(trial)
     return [
@@ -106,14 +106,15 @@ def _picture(trials: pd.DataFrame, series: Sequence[tuple[dict[Any, Any], list[_
     times, memory = figure.subplots(1, 2)
     styles, handles, names = styles_of(trials), [], []
     several = len({trial["task"] for trial, _ in series}) > 1
+    depths = sorted({its.depth for _, points in series for its in points}, key=_rank)
     for trial, points in series:
         style = line_of(styles[trial["backend"]])
-        handles += _draw(times, [(its.depth, its.step_ms) for its in points], style)
-        _draw(memory, [(its.depth, its.host_bytes and its.host_bytes / _MEBIBYTE) for its in points], style)
+        places = [_place(its.depth, depths) for its in points]
+        handles += _draw(times, places, [its.step_ms for its in points], style)
+        _draw(memory, places, [its.host_bytes and its.host_bytes / _MEBIBYTE for its in points], style)
         names.append(label(f"{trial['task']} " * several + without_sign(trial["backend"]), 90))
     times.set_ylabel("batch and model per step (ms)")
     memory.set_ylabel("peak host memory (MiB)")
-    depths = sorted({its.depth for _, points in series for its in points}, key=_rank)
     for axis in (times, memory):
         axis.set_xlabel("hops over which self references expand")
         axis.set_xticks([_place(depth, depths) for depth in depths], [_name(depth) for depth in depths])
@@ -130,11 +131,10 @@ def _picture(trials: pd.DataFrame, series: Sequence[tuple[dict[Any, Any], list[_
     )
 
 
-def _draw(axis: Axes, points: Sequence[tuple[int | None, float | None]], style: dict[str, Any]) -> list[Any]:
+def _draw(axis: Axes, places: Sequence[int], values: Sequence[float | None], style: dict[str, Any]) -> list[Any]:
     """Draw what was measured of a series."""
-    depths = [depth for depth, _ in points]
-    known = [(_place(depth, depths), value) for depth, value in points if value is not None]
-    return axis.plot([x for x, _ in known], [value for _, value in known], **style)
+    known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
+    return axis.plot([place for place, _ in known], [value for _, value in known], **style)
 
 
 def _place(depth: int | None, depths: Sequence[int | None]) -> int:

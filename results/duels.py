@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from results.frame import machine_id
+from results.margin import Margin
 from results.store import Store, checked_id, write_new
-from results.verdict import Margin, Verdict, judge, not_comparable
+from results.verdict import Verdict, judge, not_comparable
 
 SCHEMA: Final = 1
 _PROCESS: Final = re.compile(r"process-(\d+)\.json")

@@ -38,7 +38,7 @@ DISTRIBUTIONS: Final = (
 #: CPU pressure (PSI some avg10, percent) above which a run is noisy (METHOD M3).
 NOISY_PSI: Final = 20.0
 #: What changes from minute to minute and so belongs to no environment's identity.
-_MOMENTARY: Final = ("load", "noisy")
+MOMENTARY: Final = ("load", "noisy")
 
 _PRESSURE = Path("/proc/pressure/cpu")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -87,7 +87,7 @@ def collect_environment(
 
 def environment_id(environment: Mapping[str, Any]) -> str:
     """Return 16 hex digits of BLAKE2b over the environment's canonical JSON, the momentary load left out."""
-    lasting = {name: value for name, value in environment.items() if name not in _MOMENTARY}
+    lasting = {name: value for name, value in environment.items() if name not in MOMENTARY}
     text = json.dumps(lasting, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -1,24 +1,24 @@
 """What both camps need to know to believe a comparison: versions with their years, modes, fast paths, the machine.
 
-Guarantees: every distinct environment and every distinct account a backend gave of itself is stated; what was not
-recorded is said to be unknown, never assumed to be on or off.
+Guarantees: every distinct environment and every distinct account a backend gave of itself is stated, of trials and of
+races; what was not recorded is said to be unknown, never assumed to be on or off.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from results.arms import storage_name
+from results.arms import SIDES, library_of, settings_of, storage_name
 from results.blocks import Points, Table
 from results.environment import DISTRIBUTIONS, NOISY_PSI, release_year
 from results.frame import machine_id
 from results.listings import make_table
-from results.record import TrialRecord
 from results.text import MISSING, backend_name, plain, significant
 
-_DISTRIBUTION_OF: Final = {"pyg": "torch_geometric", "dgl": "dgl"}
+_DISTRIBUTION_OF: Final = {"pyg": "torch_geometric", "dgl": "dgl", "reference": "torch"}
 #: What an account says of the form of a batch, which may change from trial to trial.
 _FORM: Final = frozenset({"storage", "ids", "ops"})
 _GIBIBYTE: Final = 2**30
@@ -34,43 +34,54 @@ _FACTS: Final = {
 }
 
 
-def fairness_points(records: Sequence[TrialRecord]) -> Points:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process that measured, of a trial or of a race: its environment, and the configs that it ran."""
+
+    environment: dict[str, Any]
+    configs: tuple[Mapping[str, Any], ...]
+
+
+def fairness_points(processes: Sequence[Process]) -> Points:
     """State, for each machine, what each backend was and ran with, and how quiet the machine was."""
     items: list[str] = []
-    machines: dict[str, list[TrialRecord]] = {}
-    for record in records:
-        if record.environment:
-            machines.setdefault(machine_id(record.environment), []).append(record)
+    machines = _by_machine(processes)
     for machine, own in machines.items():
         prefix = f"Machine {machine[:8]}: " if len(machines) > 1 else ""
         for name, account, forms in _accounts(own):
             items.append(f"{prefix}{backend_name(name)} {_describe_backend(name, account, forms)}")
-        items.append(prefix + _describe_machine(own[0].environment, own))
+        items.append(prefix + _describe_machine(own))
     if not items:
-        items = ["No trial recorded its environment: versions, modes and fast paths are unknown."]
+        items = ["No process recorded its environment: versions, modes and fast paths are unknown."]
     return Points(title="What the two sides ran with", items=tuple(items))
 
 
-def environments_table(records: Sequence[TrialRecord]) -> Table | None:
-    """Return a column for every machine with its versions; None where no trial recorded its environment."""
-    groups: dict[str, list[TrialRecord]] = {}
-    for record in records:
-        if record.environment:
-            groups.setdefault(machine_id(record.environment), []).append(record)
+def environments_table(processes: Sequence[Process]) -> Table | None:
+    """Return a column for every machine with its versions; None where no process recorded its environment."""
+    groups = _by_machine(processes)
     if not groups:
         return None
     columns = [_environment_column(group) for group in groups.values()]
     names = dict.fromkeys(name for column in columns for name in column)
     rows = [(name, *(column.get(name, MISSING) for column in columns)) for name in names]
     titles = ["Property", *(f"Machine {key[:8]}" for key in groups)]
-    return make_table("Machines and versions, momentary load as a range over trials", titles, rows, text=titles)
+    return make_table("Machines and versions, momentary load as a range over processes", titles, rows, text=titles)
 
 
-def _accounts(records: Iterable[TrialRecord]) -> list[tuple[str, Mapping[str, Any], list[str]]]:
+def _by_machine(processes: Iterable[Process]) -> dict[str, list[Process]]:
+    """Return the processes of each machine, but for those that died before they saw their own."""
+    machines: dict[str, list[Process]] = {}
+    for process in processes:
+        if process.environment:
+            machines.setdefault(machine_id(process.environment), []).append(process)
+    return machines
+
+
+def _accounts(processes: Iterable[Process]) -> list[tuple[str, Mapping[str, Any], list[str]]]:
     """Return each distinct account that a backend gave of itself, with the forms it was seen in, PyG and DGL first."""
     found: dict[tuple[str, str], tuple[Mapping[str, Any], dict[str, None]]] = {}
-    for record in records:
-        backends = record.environment.get("backends")
+    for process in processes:
+        backends = process.environment.get("backends")
         for name, account in (backends if isinstance(backends, dict) else {}).items():
             if isinstance(account, dict):
                 lasting = {key: value for key, value in account.items() if key not in _FORM}
@@ -109,48 +120,51 @@ def _describe_backend(name: str, account: Mapping[str, Any], forms: Sequence[str
     return f"{_with_year(_DISTRIBUTION_OF.get(name), account.get('version'))}: {'; '.join(parts)}"
 
 
-def _describe_machine(environment: Mapping[str, Any], records: Sequence[TrialRecord]) -> str:
+def _describe_machine(processes: Sequence[Process]) -> str:
+    environment = processes[0].environment
     versions = _mapping(environment.get("versions"))
     threads = plain(environment.get("threads", "?"), 8)
+    configs = [config for process in processes for config in process.configs]
+    on = "Both on" if set(SIDES) <= set(map(library_of, configs)) else "On"
     return (
-        f"Both on torch {_with_year('torch', versions.get('torch'))}, {threads} thread{'' if threads == '1' else 's'}, "
+        f"{on} torch {_with_year('torch', versions.get('torch'))}, {threads} thread{'' if threads == '1' else 's'}, "
         f"device {plain(environment.get('device', 'unknown'), 40)}, "
-        f"{' and '.join(sorted(set(map(_number_type, records))))}, "
+        f"{' and '.join(sorted(set(map(_number_type, configs))))}, "
         f"{plain(environment.get('cpu') or 'processor unknown', 80)} "
-        f"({plain(environment.get('cores', '?'), 8)} cores usable). {_noise(records)}"
+        f"({plain(environment.get('cores', '?'), 8)} cores usable). {_noise(processes)}"
     )
 
 
-def _number_type(record: TrialRecord) -> str:
-    """Return the number type of a trial, with autocast and TF32 where they are on."""
-    autocast = record.setting("measure.autocast")
-    parts = [plain(record.setting("measure.dtype", "dtype unknown"), 20)]
-    parts += [f"under autocast to {plain(autocast, 20)}"] if autocast else []
-    parts += ["with TF32"] if record.setting("measure.tf32") is True else []
+def _number_type(config: Mapping[str, Any]) -> str:
+    """Return the number type of a config, with autocast and TF32 where they are on."""
+    measure = settings_of(config, "measure")
+    parts = [plain(measure.get("dtype", "dtype unknown"), 20)]
+    parts += [f"under autocast to {plain(measure['autocast'], 20)}"] if measure.get("autocast") else []
+    parts += ["with TF32"] if measure.get("tf32") is True else []
     return " ".join(parts)
 
 
-def _noise(records: Sequence[TrialRecord]) -> str:
-    """Say how many trials started on a noisy machine, and for how many that is unknown."""
-    flags = [record.environment.get("noisy") for record in records]
-    unknown = sum(flag is None for flag in flags)
-    said = f"Noisy (CPU pressure above {NOISY_PSI:g} %): {sum(flag is True for flag in flags)} of {len(flags)} trials"
+def _noise(processes: Sequence[Process]) -> str:
+    """Say how many processes started on a noisy machine, and for how many that is unknown."""
+    flags = [process.environment.get("noisy") for process in processes]
+    unknown, noisy = sum(flag is None for flag in flags), sum(flag is True for flag in flags)
+    said = f"Noisy at the start (CPU pressure above {NOISY_PSI:g} %): {noisy} of {len(flags)} processes"
     return f"{said}, unknown for {unknown}." if unknown else f"{said}."
 
 
-def _environment_column(records: Sequence[TrialRecord]) -> dict[str, str]:
+def _environment_column(processes: Sequence[Process]) -> dict[str, str]:
     """Return the printable properties of one environment by title."""
-    environment = records[0].environment
+    environment = processes[0].environment
     column = {title: plain(environment.get(name) or MISSING, 80) for name, title in _FACTS.items()}
     memory = environment.get("memory_bytes")
     column["Memory"] = f"{significant(memory / _GIBIBYTE)} GiB" if isinstance(memory, int | float) else MISSING
     versions = _mapping(environment.get("versions"))
     for name in (*DISTRIBUTIONS, *sorted(set(versions) - set(DISTRIBUTIONS))):
         column[plain(name, 40)] = plain(versions.get(name) or "not installed", 40)
-    loads = [_mapping(record.environment.get("load")) for record in records]
+    loads = [_mapping(process.environment.get("load")) for process in processes]
     column["CPU pressure (some avg10, %)"] = _range([load.get("psi_some_avg10") for load in loads])
     column["Load average (1 min)"] = _range([load.get("load_1m") for load in loads])
-    column["Trials"] = str(len(records))
+    column["Processes"] = str(len(processes))
     return column
 
 

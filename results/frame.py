@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from results.compile_figures import only_traces
 from results.environment import environment_id
 from results.gate import Parity
 from results.record import TrialRecord
+from results.settings import computed_settings
 from results.text import plain
 
 TRIAL_COLUMNS: Final = (
@@ -35,6 +37,8 @@ CURVE_COLUMNS: Final = (
     *("step", "epoch", "train_s", "value"),
 )
 _CONV: Final = "model.conv"
+#: A model's name is cut at this length; where two are alike then, each has its cell's first digits behind it.
+_LABEL: Final = 80
 
 
 def trials_frame(records: Iterable[TrialRecord], parity: Mapping[str, Parity] | None = None) -> pd.DataFrame:
@@ -157,18 +161,17 @@ def _machines(records: Sequence[TrialRecord]) -> list[str]:
 
 
 def _shared_config(record: TrialRecord) -> dict[str, str]:
-    """Return a trial's settings by dotted name, without those that may differ within a cell."""
-    leaves = _leaves(record.config)
-    own = ("backend.", "seed.", "repeat.", "measure.timeout_s.", "measure.split_steps.")
-    return {name: value for name, value in leaves.items() if not f"{name}.".startswith(own)}
+    """Return a trial's settings by dotted name, without those that may differ within a cell; threads may not."""
+    threads = {"measure.threads": str(record.setting("measure.threads"))}
+    return computed_settings(record.config, apart_from=("backend",)) | threads
 
 
 def _model_labels(
     records: Sequence[TrialRecord], cells: Sequence[str], machines: Sequence[str], shared: Sequence[Mapping[str, str]]
 ) -> dict[str, str]:
-    """Name each cell's model: its family, a convolution that is not the native one, and whatever else sets it apart.
+    """Name each cell's model: its family, a convolution or a mode of compiling that is not the usual one, and more.
 
-    Apart from other cells of its dataset, task and family, that is.
+    More is whatever else sets it apart from other cells of its dataset, task and family.
     """
     facts: dict[str, dict[str, str]] = {}
     groups: dict[tuple[str, str, str], list[str]] = {}
@@ -187,11 +190,15 @@ def _model_labels(
     labels = {}
     for (_, _, family), members in groups.items():
         names_apart = _varying([facts[cell] for cell in members])
+        if any(facts[cell]["compile"] != "eager" for cell in members):
+            names_apart = ["compile", *(name for name in names_apart if name != "compile")]
         if any(facts[cell].get(_CONV, "native") != "native" for cell in members):
             names_apart = [_CONV, *(name for name in names_apart if name != _CONV)]
         for cell in members:
             apart = ", ".join(f"{name.rpartition('.')[2]}={facts[cell].get(name, '-')}" for name in names_apart)
-            labels[cell] = plain(f"{family} ({apart})" if apart else family, 80)
+            labels[cell] = plain(f"{family} ({apart})" if apart else family, _LABEL)
+        cut = Counter(labels[cell] for cell in members)
+        labels |= {cell: f"{labels[cell]} [{cell[:6]}]" for cell in members if cut[labels[cell]] > 1}
     return labels
 
 
@@ -199,16 +206,6 @@ def _varying(facts: Sequence[dict[str, str]]) -> list[str]:
     """Return the names whose value is not the same in all of ``facts``."""
     names = dict.fromkeys(name for own in facts for name in own)
     return [name for name in names if len({own.get(name) for own in facts}) > 1]
-
-
-def _leaves(config: Any, prefix: str = "") -> dict[str, str]:
-    """Flatten nested settings to dotted names and printable values."""
-    if not isinstance(config, dict):
-        return {prefix: str(config)}
-    leaves: dict[str, str] = {}
-    for name, value in config.items():
-        leaves |= _leaves(value, f"{prefix}.{name}" if prefix else str(name))
-    return leaves
 
 
 def _hash(value: Any) -> str:

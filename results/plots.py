@@ -92,10 +92,9 @@ def _plot_curves(curves: pd.DataFrame, about: str, against: str, styles: dict[st
         axis.set_ylabel(label(f"validation {metric}") + (f"\n({better})" if better else ""))
         axis.set_xlabel("epochs trained" if against == "epoch" else "training time (s)")
         axis.grid(**_GRID)
+        axis.set_xlim(left=0)
         if against == "epoch":
             axis.xaxis.get_major_locator().set_params(integer=True)
-        else:
-            axis.set_xlim(left=0)
     for axis in axes[len(panels) :]:
         axis.remove()
     drawn = arms_in(curves)
@@ -109,12 +108,13 @@ def _plot_steps(measured: pd.DataFrame, about: str, styles: dict[str, Style]) ->
     longest = 0.0
     for height, members in bars:
         color = styles[members["backend"].iloc[0]].color
-        batch = float(members["batch_ms"].fillna(0).astype(float).median())
+        known = members["batch_ms"].dropna().astype(float)  # none where batches were made ahead of their steps
+        batch = float(known.median()) if len(known) else 0.0
         step = float(members["step_ms"].astype(float).median())
         longest = max(longest, batch + step)
         axis.barh(height, batch, _BAR_HEIGHT, color="white", edgecolor=color, hatch="////", linewidth=1)
         axis.barh(height, step, _BAR_HEIGHT, left=batch, color=color, **_edge(members))
-        text = f"{significant(batch)} + {significant(step)}"
+        text = f"{significant(batch)} + {significant(step)}" if len(known) else f"{significant(step)} (model alone)"
         axis.annotate(text, (batch + step, height), (4, 0), textcoords="offset points", va="center", fontsize=8)
     axis.set_xlim(0, 1.3 * longest)
     axis.set_xlabel("time per step (ms, median)")

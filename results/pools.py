@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 
 from results.duels import Duel, log_ratio
-from results.verdict import Margin, confirmed, judge
+from results.margin import Margin
+from results.verdict import confirmed, judge
 
 _DRAWS: Final = 2000
 

@@ -21,7 +21,8 @@ _WHAT = (
     "In a race two configurations live in one process and take turns, A B B A, on the same replayed batches; several "
     "fresh processes make an interval (Hodges-Lehmann estimate of the time of b over a, exact Wilcoxon interval). "
     "WORSE: b takes longer, by the margin at least; BETTER: less; EQUIVALENT: the interval lies within the margin; "
-    "INCONCLUSIVE: none of these was shown. Races of one table are corrected for being judged together (Holm)."
+    "INCONCLUSIVE: none of these was shown. Races of one table are corrected for being judged together (Holm), but for "
+    "an arm against itself."
 )
 _NONE = (
     "The store holds no race, so nothing here can say that a library is faster. This is one: relduel duel "

@@ -13,12 +13,14 @@ from typing import Any
 
 from results.calibrations import StoredCalibration, read_calibrations
 from results.duels import Duel, duel_ids, log_ratio, read_duel, summarise
+from results.fairness import Process
 from results.frame import machine_id
+from results.margin import Margin
 from results.sides import Kind, Side, fault_of, kind_of, model_name, sides_of, task_name
 from results.stats import LOOKS, level_at
 from results.store import Problem, Store
 from results.text import plain
-from results.verdict import Margin, Verdict, judge_many, not_comparable
+from results.verdict import Case, Verdict, judge_many, not_comparable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,7 @@ class Race:
     """One duel of the store: its sides, in what they differ, and the verdict with its words.
 
     ``why`` says what keeps a race from being one between libraries (``sides.kind_of``); the verdict is NOT_COMPARABLE
-    where there must be no ratio. ``notes`` say what weakens it.
+    where there must be no ratio. ``notes`` say what weakens it, ``processes`` where it ran.
     """
 
     duel_id: str
@@ -44,6 +46,7 @@ class Race:
     command: str
     verdict: Verdict
     words: str = ""
+    processes: tuple[Process, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,13 +117,23 @@ def _race(duel: Duel, runs: Mapping[str, Mapping[str, Any]]) -> Race:
         started_at=plain(first["started_at"], 32).replace("+00:00", "Z"),
         command=plain(duel.command, 2000, keep_spaces=True),
         verdict=verdict,
+        processes=tuple(its for process in duel.processes.values() for its in _processes(process)),
     )
 
 
+def _processes(process: Mapping[str, Any]) -> list[Process]:
+    """Return where a process of a duel ran, each side for itself where it had an environment of its own."""
+    configs = {name: process["sides"][name]["config"] for name in ("a", "b")}
+    own = process.get("environments")
+    if isinstance(own, dict):
+        return [Process(environment=own[name], configs=(config,)) for name, config in configs.items()]
+    return [Process(environment=process["environment"], configs=tuple(configs.values()))]
+
+
 def _judged(found: Sequence[tuple[Race, Duel]], calibrations: Mapping[str, StoredCalibration]) -> list[Race]:
-    """Judge all races, those of one kind, margin and level together; an arm against itself is no case of many."""
+    """Judge all races, those of one kind together; an arm against itself is no case of many."""
     verdicts: dict[str, Verdict] = {}
-    families: dict[tuple[Kind, Margin, float], dict[str, list[float]]] = {}
+    families: dict[Kind, dict[str, Case]] = {}
     for race, duel in found:
         calibration = calibrations.get(race.machine)
         margin, level = calibration.margin if calibration else Margin(), _level(duel)
@@ -133,10 +146,10 @@ def _judged(found: Sequence[tuple[Race, Duel]], calibrations: Mapping[str, Store
         elif not race.differences:
             verdicts[race.duel_id] = alone
         else:
-            family = families.setdefault((race.kind, margin, level), {})
-            family[race.duel_id] = [log_ratio(process) for process in duel.processes.values()]
-    for (_, margin, level), cases in families.items():
-        verdicts |= judge_many(cases, margin=margin, level=level)
+            ratios = [log_ratio(process) for process in duel.processes.values()]
+            families.setdefault(race.kind, {})[race.duel_id] = Case(log_ratios=ratios, margin=margin, level=level)
+    for cases in families.values():
+        verdicts |= judge_many(cases)
     return [
         replace(
             race,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from results.arms import form_of, library_of
 from results.blocks import Block, Code, Picture, Points, Prose, Table
@@ -51,7 +52,7 @@ def serving_blocks(records: Sequence[TrialRecord]) -> tuple[Block, ...]:
     rest = [record for record in served if record not in shown]
     blocks: list[Block] = [Prose(text=_WHAT)]
     if shown:
-        blocks += [_bars(shown), _warm(shown), _under_load(shown), _figure(shown), _cold(shown), _parts(shown)]
+        blocks += [_bars(shown), _warm(shown), _under_load(shown), *_figures(shown), _cold(shown), _parts(shown)]
         answers = [record.inference["answers"] for record in shown if record.inference]
         blocks.append(
             Prose(
@@ -73,8 +74,8 @@ def _bars(records: Sequence[TrialRecord]) -> Table:
         verdicts = [judge(latencies, 0.99, bar) for _, bar in _BARS]
         p99 = significant(1e3 * percentile(latencies, 0.99))
         rows.append((*_heading(record), p99, str(len(latencies)), *verdicts, _noise(record)))
-    titles = [*_HEADING, "p99 (ms)", "n", *(name for name, _ in _BARS), "Machine"]
-    text = [*_HEADING, *(name for name, _ in _BARS), "Machine"]
+    titles = [*_HEADING, "p99 (ms)", "n", *(name for name, _ in _BARS), "CPU at the start"]
+    text = [*_HEADING, *(name for name, _ in _BARS), "CPU at the start"]
     return make_table("One entity, warm: p99 against the bars, each judged by its 95 % bound", titles, rows, text=text)
 
 
@@ -138,12 +139,23 @@ def _parts(records: Sequence[TrialRecord]) -> Table:
     return make_table(caption, titles, rows, text=_HEADING)
 
 
-def _figure(records: Sequence[TrialRecord]) -> Picture:
+def _figures(records: Sequence[TrialRecord]) -> list[Picture]:
+    """Return a figure for each task and model, so that a library's lines are told apart."""
+    groups: dict[tuple[str, ...], list[TrialRecord]] = {}
+    for record in records:
+        groups.setdefault(_heading(record)[1:3], []).append(record)
+    if len(groups) == 1:
+        return [_figure(records, "latency", "")]
+    return [
+        _figure(own, f"latency_{number}", ", ".join(about)) for number, (about, own) in enumerate(groups.items(), 1)
+    ]
+
+
+def _figure(records: Sequence[TrialRecord], name: str, about: str) -> Picture:
     """Draw p50 and p99 against the size of a request, and against the load: a line a trial and percentile."""
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     sizes, loads = figure.subplots(1, 2)
     handles, names = [], []
-    several = len({_heading(record)[1:3] for record in records}) > 1
     for record, its in _measured(records):
         color, line, marker = _COLORS.get(library_of(record.config), ("#555555", ":", "^"))
         for share, filled in ((0.5, False), (0.99, True)):
@@ -154,25 +166,29 @@ def _figure(records: Sequence[TrialRecord]) -> Picture:
             x = [100 * load["share"] for load in its["open_loop"]]
             loads.plot(x, [1e3 * percentile(load["latency_s"], share) for load in its["open_loop"]], **style)
             handles.append(drawn)
-            about = f"{' '.join(_heading(record)[1:3])} " if several else ""
-            names.append(label(f"{about}{_heading(record)[3]} p{100 * share:.0f}", 90))
+            names.append(label(f"{_heading(record)[3]} p{100 * share:.0f}", 90))
     sizes.set_xscale("log", base=2)
     sizes.set_xticks(ticks := [batch["batch_size"] for batch in _measured(records)[0][1]["warm"]], map(str, ticks))
     sizes.set_xlabel("entities in a request, warm")
     loads.set_xlabel("load (% of the capacity for one entity)")
+    loads.set_xlim(left=0)
     for axis in (sizes, loads):
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.set_ylabel("latency (ms)")
         axis.grid(color="#d0d0d0", linewidth=0.6, which="both")
-        for name, bar in _BARS:
+        for words, bar in _BARS:
             axis.axhline(1e3 * bar, color="black", linewidth=0.8, linestyle=":")
-            axis.annotate(name, (0, 1e3 * bar), (4, 2), axis.get_yaxis_transform(), "offset points", fontsize=7.5)
-    add_legend(figure, handles, names)
+            axis.annotate(words, (0, 1e3 * bar), (4, 2), axis.get_yaxis_transform(), "offset points", fontsize=7.5)
+    add_legend(figure, handles, names, about)
+    told = f"{about}. " if about else ""
     return Picture(
-        name="latency",
-        alt="Two line charts of latency in milliseconds on logarithmic axes, against the entities in a request and "
-        "against the load, with p50 and p99 of each trial. The figures are in the tables of this section.",
-        caption="Latency of a request, warm (left) and under load (right, from the scheduled arrival). Separate "
+        name=name,
+        alt=f"{told}Two line charts of latency in milliseconds on logarithmic axes, against the entities in a request "
+        "and against the load, with p50 and p99 of each trial. The figures are in the tables of this section.",
+        caption=f"{told}Latency of a request, warm (left) and under load (right, from the scheduled arrival). Separate "
         "processes: descriptive, no verdict between the libraries.",
         figure=figure,
     )

@@ -29,13 +29,13 @@ def read_stages(store: Store) -> list[dict[str, Any]]:
 
 
 def stages_table(answers: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a row for each finding of each answer."""
+    """Return a row for each answer's reason and for each of its findings; a dash where it has neither."""
     rows = []
     for answer in answers:
+        reason = [plain(answer["reason"], 600)] if answer.get("reason") else []
         found = _sampler_rows(answer) if answer.get("kind") == "sampler" else _doctor_rows(answer)
-        for line in found or [MISSING]:
-            reason = plain(answer.get("reason") or "", 600) or line
-            rows.append((plain(answer["stage"], 60), plain(answer.get("status", MISSING), 40), reason))
+        names = (plain(answer["stage"], 60), plain(answer.get("status", MISSING), 40))
+        rows += [(*names, line) for line in [*reason, *found] or [MISSING]]
     columns = tuple(Column(title=title) for title in ("Stage", "Status", "What came out"))
     return Table(caption="Stages of the sweep, apart from trials and races", columns=columns, rows=tuple(rows))
 

@@ -142,7 +142,7 @@ def step_time_ratio(pairs: pd.DataFrame, parity: Mapping[str, Parity]) -> str:
         return f"{MISSING} (each library drew its own batches)"
     timed = pairs[pairs["step_ms_pyg"].notna() & pairs["step_ms_dgl"].notna()]
     if timed.empty:
-        return f"{MISSING} (no step times recorded)"
+        return f"{MISSING} (no step times)"
     ratio = (timed["step_ms_dgl"].astype(float) / timed["step_ms_pyg"].astype(float)).median()
     noisy = ", noisy" if any(flag is True for flag in (*timed["noisy_pyg"], *timed["noisy_dgl"])) else ""
     return f"{ratio:.2f} (n={len(timed)}{noisy})"

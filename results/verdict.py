@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final, Literal
 
 import numpy as np
 
+from results.margin import USUAL, Margin, num_processes
 from results.stats import (
     Floats,
     Interval,
@@ -30,34 +30,11 @@ from results.stats import (
 
 #: A verdict needs this many processes.
 MIN_PROCESSES: Final = 7
-#: A/A standard deviation of log ratios up to which 10 processes suffice, above which 5 % can no longer be told, and
-#: above which a threshold of 6 % would call equal arms different too often.
-QUIET_SD: Final = 0.03
-SHARED_SD: Final = 0.05
-RESTLESS_SD: Final = 0.10
 #: A confirming duel fails a build where its interval lies above this ratio (METHOD M8).
 CONFIRM_RATIO: Final = 1.02
 
-#: `needed` processes decide with this chance where the truth is the margin; where it is 1, in three of four duels.
-_POWER: Final = 0.90
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Margin:
-    """The ratio from which an arm is WORSE (its inverse: BETTER), and the one within which arms are EQUIVALENT."""
-
-    difference: float = 1.03
-    equivalence: float = 1.05
-
-    def __post_init__(self) -> None:
-        if not 1 < self.difference <= self.equivalence < math.inf:
-            raise ValueError(
-                f"margin has difference {self.difference} and equivalence {self.equivalence}; "
-                "allowed is 1 < difference <= equivalence, else some ratios could never be decided"
-            )
-
-
-_USUAL: Final = Margin()
+#: The error that is spent on a family of cases, in the units of `_share`; any number below 1 gives the same verdicts.
+_SPENT: Final = 0.10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +51,7 @@ class Verdict:
     n: int = 0
     sd: float | None = None
     needed: int | None = None
-    margin: Margin = _USUAL
+    margin: Margin = USUAL
     reason: str = ""
     equivalent: bool = False
 
@@ -101,66 +78,62 @@ class Verdict:
         return f"{shown}: {self.reason}" + (f"; about {self.needed} processes would decide" if self.needed else "")
 
 
-def thresholds(aa_sd: float) -> Margin:
-    """Return the margin for a machine by its A/A SD of log ratios: up to 5 %, up to 10 %, and above.
-
-    In between, a difference counts from an estimate of 6 % on: half of all estimates fall below the truth, so that with
-    10 % a true 10 % would be WORSE in half of all duels only.
-    """
-    if _checked_sd(aa_sd) <= SHARED_SD:
-        return _USUAL
-    return Margin(difference=1.06 if aa_sd <= RESTLESS_SD else 1.10, equivalence=1.10)
-
-
-def default_n(aa_sd: float, *, turns: bool = False) -> int:
-    """Return how many processes a duel takes: 10, 15 on a shared CPU, 30 for arms that take turns in two processes.
-
-    More where the machine is so restless that these could not tell the margin.
-    """
-    usual = 30 if turns else 10 if _checked_sd(aa_sd) <= QUIET_SD else 15
-    return max(usual, _num_processes(aa_sd, math.log(thresholds(aa_sd).equivalence), alpha=0.10))
-
-
-def judge(log_ratios: Sequence[float] | Floats, *, margin: Margin = _USUAL, level: float = 0.90) -> Verdict:
+def judge(log_ratios: Sequence[float] | Floats, *, margin: Margin = USUAL, level: float = 0.90) -> Verdict:
     """Judge a duel by the log ratios of its processes, b over a (METHOD M7).
 
     WORSE: interval above 1 and estimate at least the margin; BETTER: the mirror; EQUIVALENT: interval inside the
     margin. ``level`` is .90, or `level_at` of a look of a duel that runs until decided; ValueError below .90.
     """
-    return judge_many({"": log_ratios}, margin=margin, level=level)[""]
+    return judge_many({"": Case(log_ratios=log_ratios, margin=margin, level=level)})[""]
 
 
-def judge_many(
-    cases: Mapping[str, Sequence[float] | Floats], *, margin: Margin = _USUAL, level: float = 0.90
-) -> dict[str, Verdict]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One duel of many: its processes' log ratios, the margin of its machine, the level of its interval."""
+
+    log_ratios: Sequence[float] | Floats
+    margin: Margin = USUAL
+    level: float = 0.90
+
+
+def judge_many(cases: Mapping[str, Case]) -> dict[str, Verdict]:
     """Judge many duels at once; Holm's correction holds the chance that any one is falsely decided.
 
-    That is 1 - level for a difference, half of it for an equivalence, over all cases with enough processes to be
-    judged. The intervals stay each case's own: beside a case that only the correction left undecided, one may
-    exclude 1.
+    That is 10 % for a difference and 5 % for an equivalence, over all cases with enough processes to be judged. The
+    p-value of a look that may spend less than 10 % weighs by as much more, so that the looks of a duel share its part.
+    The intervals stay each case's own: beside a case that only the correction left undecided, one may exclude 1.
     """
-    if not 0.90 <= level < 1:
-        raise ValueError(f"level is {level}; allowed is .90 to below 1, for the interval is printed as one of 90 %")
-    bound = math.log(margin.equivalence)
-    samples = {
-        name: finite_samples(ratios, f"log ratios {name}".rstrip()) if len(ratios) else np.zeros(0)
-        for name, ratios in cases.items()
-    }
-    judged = [name for name, values in samples.items() if len(values) >= MIN_PROCESSES]
-    different = [signed_rank_p_value(samples[name]) for name in judged]
-    equivalent = [
-        max(
-            signed_rank_p_value(samples[name], centre=-bound, alternative="greater"),
-            signed_rank_p_value(samples[name], centre=bound, alternative="less"),
-        )
-        for name in judged
-    ]
-    alpha = 1 - level
-    shown = dict(zip(judged, zip(holm(different) <= alpha, holm(equivalent) <= alpha / 2, strict=True), strict=True))
+    samples, judged = {}, []
+    for name, case in cases.items():
+        if not 0.90 <= case.level < 1:
+            raise ValueError(f"level is {case.level}; allowed is .90 to below 1, for the interval is one of 90 %")
+        ratios = case.log_ratios
+        samples[name] = finite_samples(ratios, f"log ratios {name}".rstrip()) if len(ratios) else np.zeros(0)
+        judged += [name] if len(samples[name]) >= MIN_PROCESSES else []
+    different = holm([_share(signed_rank_p_value(samples[name]), 1 - cases[name].level) for name in judged])
+    equivalent = holm(
+        [
+            _share(_equivalence_p_value(samples[name], cases[name].margin), (1 - cases[name].level) / 2)
+            for name in judged
+        ]
+    )
+    shown = dict(zip(judged, zip(different <= _SPENT, equivalent <= _SPENT, strict=True), strict=True))
     return {
-        name: _verdict(values, margin, level, len(judged), *map(bool, shown.get(name, (False, False))))
+        name: _verdict(values, cases[name], len(judged), *map(bool, shown.get(name, (False, False))))
         for name, values in samples.items()
     }
+
+
+def _equivalence_p_value(values: Floats, margin: Margin) -> float:
+    """Return the p-value of the truth lying outside the margin, by two one-sided tests."""
+    bound = math.log(margin.equivalence)
+    above = signed_rank_p_value(values, centre=-bound, alternative="greater")
+    return max(above, signed_rank_p_value(values, centre=bound, alternative="less"))
+
+
+def _share(p_value: float, alpha: float) -> float:
+    """Return a p-value in units in which ``_SPENT`` is all that may be spent; 1 at most."""
+    return min(1.0, p_value / alpha * _SPENT)
 
 
 def not_comparable(reason: str) -> Verdict:
@@ -178,10 +151,9 @@ def confirmed(log_ratios: Sequence[float] | Floats) -> bool:
     return signed_rank_interval(log_ratios).low > math.log(CONFIRM_RATIO)
 
 
-def _verdict(
-    values: Floats, margin: Margin, level: float, num_cases: int, different: bool, equivalent: bool
-) -> Verdict:
+def _verdict(values: Floats, case: Case, num_cases: int, different: bool, equivalent: bool) -> Verdict:
     """Judge one case of many, of which it is known whether it is shown to differ from 1 and to lie in the margin."""
+    margin, level = case.margin, case.level
     num, least = len(values), max(MIN_PROCESSES, smallest_n(level))
     estimate = hodges_lehmann(values) if num else None
     sd = float(np.std(values, ddof=1)) if num > 1 else None
@@ -231,23 +203,11 @@ def _needed(num: int, estimate: float, sd: float, margin: Margin, alpha: float) 
     the estimate to the nearest verdict that is true of it.
     """
     bound, size = math.log(margin.equivalence), abs(estimate)
-    usual = max(smallest_n(1 - alpha), _num_processes(sd, bound, alpha))
+    usual = max(smallest_n(1 - alpha), num_processes(sd, bound, alpha))
     if usual > num:
         return usual
     nearest = max(bound - size, size if size >= math.log(margin.difference) else 0.0)
-    return max(num + 1, _num_processes(sd, nearest, alpha))
-
-
-def _num_processes(sd: float, distance: float, alpha: float) -> int:
-    """Return how many samples of a standard deviation show a distance with a chance of 90 %, at alpha two-sided."""
-    normal = NormalDist()
-    return math.ceil(((normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(_POWER)) * sd / distance) ** 2)
-
-
-def _checked_sd(aa_sd: float) -> float:
-    if not 0 <= aa_sd < math.inf:
-        raise ValueError(f"A/A standard deviation is {aa_sd}; allowed is a finite number from 0 on")
-    return aa_sd
+    return max(num + 1, num_processes(sd, nearest, alpha))
 
 
 def _percent(share: float) -> str:

@@ -12,7 +12,6 @@ from results.blocks import Block, Points, Prose, Table
 from results.compile_figures import (
     SpeedUp,
     break_even_epochs,
-    break_even_interval,
     break_even_steps,
     eager_twin,
     extra_memory,
@@ -60,10 +59,8 @@ def test_break_even_refuses_what_no_clock_shows(wrong: tuple[float, float, float
         break_even_steps(*wrong)
 
 
-def test_break_even_interval_and_epochs() -> None:
-    """An interval that reaches 1 may never pay; epochs are steps over steps, and never stays never."""
-    few, many = break_even_interval(10.0, 0.25, SpeedUp(ratio=1.5, low=0.9, high=2.0, n=10))
-    assert (few, many) == (80.0, math.inf)
+def test_break_even_epochs() -> None:
+    """Epochs are steps over steps, and never stays never."""
     assert break_even_epochs(150.0, 60) == 2.5
     assert break_even_epochs(math.inf, 60) == math.inf
     with pytest.raises(ValueError, match="0 steps"):
@@ -103,8 +100,12 @@ def test_eager_twin_differs_in_compile_alone() -> None:
     record = compiled_record()
     eager = dataclasses.replace(record, config={**record.config, "compile": {}}, compile={"mode": "eager"})
     assert eager_twin(record, [record, eager]) is eager
-    for other in ({"repeat": 1}, {"status": "error"}, {"environment_id": "another"}, {"data_fingerprint": "x"}):
-        assert eager_twin(record, [dataclasses.replace(eager, **other)]) is None  # type: ignore[arg-type]
+    for measure, is_twin in (({"split_steps": 12, "timeout_s": 60}, True), ({"quality_only": True}, False)):
+        other = dataclasses.replace(eager, config={**eager.config, "measure": measure})
+        assert (eager_twin(record, [other]) is other) is is_twin
+    assert eager_twin(record, [dataclasses.replace(eager, config={**eager.config, "seed": 1})]) is None
+    for change in ({"repeat": 1}, {"status": "error"}, {"environment_id": "another"}, {"data_fingerprint": "x"}):
+        assert eager_twin(record, [dataclasses.replace(eager, **change)]) is None  # type: ignore[arg-type]
 
 
 def test_late_recompiles_and_extra_memory() -> None:
@@ -167,6 +168,15 @@ def test_page_has_a_place_for_each_trial_and_names_why() -> None:
     assert compile_blocks([page_records()["eager"]]) == ()
 
 
+def test_a_trial_that_shared_the_machine_has_its_graphs_and_no_time() -> None:
+    """Its row stands in the matrix; no table of times has one of it, and no break-even comes of it."""
+    records = [page_records()[name] for name in ("record", "eager")]
+    shared = [dataclasses.replace(its, config={**its.config, "measure": {"quality_only": True}}) for its in records]
+    blocks = compile_blocks(shared)
+    assert ["Graphs" in its.caption for its in blocks if isinstance(its, Table)] == [True]
+    assert "No timed trial here generated code" in page_text(blocks)
+
+
 def test_a_short_run_shows_no_absence_of_late_recompiles() -> None:
     """A trial that ended within its warm-up is told with its steps, and is not counted among those on one graph."""
     short = dataclasses.replace(page_records()["tracing"], steps={"step_s": [0.1] * 8, "num": 8})
@@ -186,22 +196,25 @@ def test_page_says_when_it_pays_and_for_how_long() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval", "words"),
+    ("word", "interval", "turned_word", "words"),
     [
-        ((0.7, 0.9), "faster in 1, slower in 0"),
-        ((1.1, 1.3), "faster in 0, slower in 1"),
-        ((0.9, 1.1), "neither is shown in 1"),
+        ("BETTER", (0.7, 0.9), "WORSE", "faster in 1, slower in 0, equivalent in 0; 0 are not decided"),
+        ("WORSE", (1.1, 1.3), "BETTER", "faster in 0, slower in 1"),
+        ("EQUIVALENT", (0.98, 0.99), "EQUIVALENT", "faster in 0, slower in 0, equivalent in 1; 0 are not decided"),
+        ("INCONCLUSIVE", (0.7, 0.9), "INCONCLUSIVE", "faster in 0, slower in 0, equivalent in 0; 1 are not decided"),
     ],
 )
-def test_page_advises_from_races(interval: tuple[float, float], words: str) -> None:
-    """Only an interval on one side of 1 is a speed-up; whichever side is eager; a race of two modes tells none."""
+def test_page_advises_from_races(word: Any, interval: tuple[float, float], turned_word: Any, words: str) -> None:
+    """The verdict alone makes a speed-up, not an interval beside 1, whichever side is eager; two modes tell none."""
     low, high = interval
-    verdict = Verdict(verdict="BETTER", ratio=math.sqrt(low * high), ci90=interval, n=10)
-    race = make_race("none", "model", verdict)
-    text = page_text(compile_blocks([], [race]))
-    assert words in text
-    assert ("Advice: stay eager" in text) == (high > 1)
-    turned = make_race("model", "none", dataclasses.replace(verdict, ratio=1 / verdict.ratio, ci90=(1 / high, 1 / low)))  # type: ignore[operator]
+    ratio = math.sqrt(low * high)
+    race = make_race("none", "model", Verdict(verdict=word, ratio=ratio, ci90=interval, n=10))
+    verdict = Verdict(verdict=turned_word, ratio=1 / ratio, ci90=(1 / high, 1 / low), n=10)
+    turned = make_race("model", "none", verdict)
+    for its in (race, turned):
+        text = page_text(compile_blocks([], [its]))
+        assert words in text
+        assert ("Advice: stay eager" in text) == (word != "BETTER")
     first, second = raced_gain(race), raced_gain(turned)
     assert first is not None
     assert second is not None

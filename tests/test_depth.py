@@ -14,6 +14,9 @@ from backends.spec import SamplerSpec
 from harness.compose import compose_trial, expand, read_sweep
 from harness.config import DatasetConfig
 from harness.dataset import dataset_folder, user_cache
+from results.blocks import Picture
+from results.depths import depth_blocks
+from results.frame import trials_frame
 from results.store import Store
 from tasks import hierarchy
 from tasks.hierarchy import WINDOW, draw_hierarchy, write_hierarchy
@@ -126,6 +129,24 @@ def test_report_shows_cost_against_depth(tmp_path: Path) -> None:
     ]
     assert "figures/depth.svg" in markdown
     assert "Descriptive: one fresh process each" in page
+
+
+def test_no_bound_stands_at_its_tick_in_a_series_of_fewer_depths(tmp_path: Path) -> None:
+    """A series without the deepest bound has its unbounded point where the axis says none; time limits part nothing."""
+    store = Store(tmp_path)
+    for backend, depths in (("pyg", (1, 8, None)), ("dgl", (1, None))):
+        for depth in depths:
+            record = make_record(backend, trial_id=f"{backend}-{depth}")
+            config = {**record.config, "dataset": {"name": "hierarchy", "self_depth": depth}}
+            config["measure"] = {"timeout_s": 60 if depth == 1 else 3600}
+            store.write(make_record(backend, trial_id=f"{backend}-{depth}", config=config))
+    records, _ = store.records()
+    _, picture = depth_blocks(trials_frame(records), records)
+    assert isinstance(picture, Picture)
+    axis = picture.figure.axes[0]
+    ticks = dict(zip((tick.get_text() for tick in axis.get_xticklabels()), axis.get_xticks(), strict=True))
+    drawn = sorted([*map(int, line.get_xdata())] for line in axis.get_lines())
+    assert drawn == [[1, 8, ticks["none"]], [1, ticks["none"]]]
 
 
 def test_one_depth_makes_no_series(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from harness.duel_blocks import Leg, measurements, run_blocks, units_of_leg
 from harness.duel_plan import DuelPlan, plan_duel
 from results.duels import Duel, log_ratio, process_path, read_duel, unit_s, write_process
 from results.environment import collect_environment
+from results.margin import Margin
 from results.pools import pool_rates
 from results.store import Store
-from results.verdict import Margin
 
 CPU = torch.device("cpu")
 TINY = [*SMALL, "train.batch_size=16", "backend=reference"]

@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 from made_records import ENVIRONMENT, RATIO, Reader, fill, make_parity, make_record, rendered, written
 
+from harness import config as config_module
 from results import gate
 from results.arms import arm_label, form_of
 from results.frame import curves_frame, pairs_frame, trials_frame
 from results.gate import Parity, parity_of
 from results.plots import plot_convergence, plot_memory, plot_step_time
 from results.record import TrialRecord
+from results.settings import WHEREABOUTS
 from results.store import Store
 from results.styles import styles_of
 from results.tables import scores_table, scores_tables
@@ -234,6 +236,31 @@ def test_many_cells_make_a_table_and_a_figure_a_task() -> None:
     assert list(plot_step_time(trials)) == list(figures)
 
 
+def test_settings_that_say_where_a_trial_ran_are_those_that_no_config_id_knows() -> None:
+    """The room of results keeps its own list, for it imports nothing of ours: it is held against the harness's here."""
+    assert {tuple(name.split(".")) for name in WHEREABOUTS} == set(config_module._ENVIRONMENT)
+
+
+def test_models_whose_names_are_cut_alike_are_told_apart() -> None:
+    """Two cells that differ at the end of a long list of settings have two names."""
+    settings = [{f"a_long_name_of_a_setting_{place}": number for place in range(4)} for number in (0, 1)]
+    settings.append(settings[1] | {"a_long_name_of_a_setting_3": 0})
+    records = [
+        replace(base := make_record("pyg", seed), config=base.config | {"model": {"family": "sage", **its}})
+        for seed, its in enumerate(settings)
+    ]
+    names = trials_frame(records)["model"]
+    assert len(set(names)) == 3
+    assert sum(name.endswith("]") for name in names) == 2
+
+
+def test_batches_made_ahead_have_no_time_of_zero() -> None:
+    """A bar without a batch time shows the model's step alone, and not the sum with nothing."""
+    record = make_record("pyg", steps={"num": 2, "step_s": [0.02, 0.02], "wait_s": [0.001, 0.001], "edges": [5, 5]})
+    (figure,) = plot_step_time(trials_frame([record])).values()
+    assert "20.0 (model alone)" in [text.get_text() for text in figure.axes[0].texts]
+
+
 def test_a_mode_of_compiling_is_one_word_of_the_model_and_split_steps_none() -> None:
     """Compiled and eager trials are told apart by the mode's name; how many steps were split parts no pair."""
     eager, config = make_record("pyg"), make_record("dgl").config
@@ -244,4 +271,5 @@ def test_a_mode_of_compiling_is_one_word_of_the_model_and_split_steps_none() -> 
     split = make_record("dgl", config=config | {"measure": {"split_steps": 3}})
     frame = trials_frame([eager, compiled, split]).set_index("trial_id")
     assert frame.loc["compiled", "model"].endswith("(compile=model dynamic)")
+    assert trials_frame([compiled])["model"].tolist() == ["sage (compile=model dynamic)"]  # beside no eager one too
     assert frame.loc["compiled", "cell"] != frame.loc[eager.trial_id, "cell"] == frame.loc[split.trial_id, "cell"]

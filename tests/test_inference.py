@@ -209,6 +209,17 @@ def test_report_of_inference(tmp_path: Path) -> None:
         assert ("Test score" in markdown) == (name == "both")
 
 
+def test_each_model_has_a_figure_of_latency(tmp_path: Path) -> None:
+    """Lines of one library look alike, so two models are two figures, named by what they are about."""
+    store = Store(tmp_path)
+    for family in ("sage", "gat"):
+        record = served_record("pyg", trial_id=f"serving-{family}")
+        store.write(dataclasses.replace(record, config={**record.config, "model": {"family": family}}))
+    _, markdown = written(store)
+    assert "figures/latency_1.svg" in markdown
+    assert "shop / churn, sage. Latency of a request" in markdown
+
+
 def test_shared_machine_shows_no_latency(tmp_path: Path) -> None:
     """A trial that shared the machine has its latencies in no table."""
     record = served_record("pyg")

@@ -24,11 +24,12 @@ from results.duels import Duel, process_path, read_duel, write_process
 from results.forest import plot_races
 from results.frame import machine_id
 from results.gate import parity_of_config
+from results.margin import Margin
 from results.race_blocks import race_blocks, tally
 from results.races import Race, Races, read_races
 from results.report import write_report
 from results.store import Store
-from results.verdict import Margin, Verdict
+from results.verdict import Verdict
 
 SPREAD = (-0.006, 0.004, -0.002, 0.007, 0.001, -0.004, 0.005, -0.001, 0.003, -0.007)
 LIBRARIES = {"backend.name": ["pyg", "dgl"], "backend.storage": ["coo", "auto"]}
@@ -328,6 +329,24 @@ def test_many_races_are_corrected_together(store: Store) -> None:
     assert verdicts["csr"].verdict == "WORSE"
 
 
+def test_races_that_looked_more_than_once_are_corrected_with_the_others(store: Store) -> None:
+    """What alone is a difference is undecided beside nine races that ran until decided, and the other way round."""
+    for number in range(1, 10):
+        add_duel(store, f"d{number}", 1.0, num=7, until="decided")
+    add_duel(store, "d0", 1.04, num=7)
+    reason = {race.duel_id: race.verdict for race in races_of(store).races}["d0"].reason
+    assert "Holm's correction over 10 cases" in reason
+
+
+def test_a_calibration_of_few_processes_disqualifies_by_its_number(store: Store) -> None:
+    """The reason names the processes that are missing, not a verdict that there is none of."""
+    add_duel(store, "d1")
+    calibrate(store, verdict="INCONCLUSIVE", log_ratios=[0.0] * 5)
+    verdict = only(store).verdict
+    assert verdict.verdict == "NOT_COMPARABLE"
+    assert verdict.reason == "this machine's calibration has 5 processes, and a verdict needs 7: calibrate it again"
+
+
 def test_race_until_decided_has_a_wider_interval(store: Store) -> None:
     """A duel that looked after 7, 15 and 30 processes is judged at the level of the look that it came to."""
     add_duel(store, "once", num=10)
@@ -399,11 +418,13 @@ def test_ratio_stands_only_with_its_interval(store: Store) -> None:
 
 
 def test_report_of_races_alone(store: Store) -> None:
-    """A store without a trial has a report of its races, the same in both files, hostile names inert."""
+    """A store without a trial has a report of its races and of what they ran with, hostile names inert."""
     add_duel(store, "d1", a=side_of("pyg", task={"name": EVIL}), b=side_of("dgl", task={"name": EVIL}))
     page, markdown = written(store)
     assert Reader(page).rows == rendered(markdown).rows
     assert "The store holds races and no trial. 1 race between PyG and DGL" in markdown
+    assert "DGL 2.1.0 (2024): storage form auto; GraphBolt absent; tensor adapter off; fast paths off: none" in markdown
+    assert "0 of 10 processes" in markdown
     for tags in (Reader(page).tags, rendered(markdown).tags):
         assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
     assert (store.report_dir / "figures" / "races.svg").is_file()

@@ -328,7 +328,8 @@ def test_fairness_stands_beside_the_headline(tmp_path: Path) -> None:
     assert "PyG 2.8.1 (2026): storage form COO; fast paths off: pyg-lib absent" in beside
     assert "DGL 2.1.0 (2024): storage form auto; GraphBolt absent; tensor adapter off; fast paths off: none" in beside
     assert "torch 2.13.0+cpu (2026), 1 thread, device cpu" in beside
-    assert "Noisy (CPU pressure above 20 %): 1 of 2 trials." in beside
+    assert "Both on torch" in beside
+    assert "Noisy at the start (CPU pressure above 20 %): 1 of 2 processes." in beside
     assert "1.50 (n=1, noisy)" in markdown
 
 
@@ -339,7 +340,8 @@ def test_unknown_is_said_to_be_unknown(tmp_path: Path) -> None:
     _, markdown = written(fill(tmp_path, [make_record("dgl", environment=environment)]))
     assert "DGL 9.9 (year unknown): storage form unknown; GraphBolt unknown; tensor adapter \\['?'\\]" in markdown
     assert "PyG (version unknown): storage form unknown; fast paths: not recorded" in markdown
-    assert "0 of 1 trials, unknown for 1." in markdown
+    assert "0 of 1 processes, unknown for 1." in markdown
+    assert "Both on torch" not in markdown  # there is one library
 
 
 def test_nothing_of_this_machine_in_the_report(tmp_path: Path) -> None:
@@ -480,6 +482,10 @@ def test_energy_is_a_table_or_a_reason(tmp_path: Path) -> None:
     assert (row["Energy (J)"], row["Window (s)"]) == ("900", "30.0")
     assert (row["Mean power (W)"], row["Idle power (W)"], row["Note"]) == ("30.0", "12.5", "")
     record = make_record()
+    config, steps = record.config | {"measure": {"quality_only": True}}, record.steps | {"energy": {"energy_j": 900.0}}
+    _, markdown = written(fill(tmp_path / "shared", [replace(record, config=config, steps=steps)]))
+    assert "Energy was not measured: the trial shared the device, or only traced." in markdown
+    assert "No time is shown of 1 trial which shared the machine, or which torch.compile only traced" in markdown
     why = {"energy_j": None, "energy_reason": "the trial ran on the CPU", "energy_window_s": 3.0}
     _, markdown = written(fill(tmp_path, [replace(record, steps=record.steps | {"energy": why})]))
     assert "Energy was not measured: the trial ran on the CPU." in markdown

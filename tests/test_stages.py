@@ -334,7 +334,7 @@ def test_answers_of_shards_merge(tmp_path: Path) -> None:
 
 
 def test_a_sampler_that_differs_fails_and_stands_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unequal batches are a failed stage; the table says which strategy, and an unreadable answer is named."""
+    """Unequal batches are a failed stage; the table has the reason and each finding, and an unreadable answer."""
     row = {"strategy": "last", "num_seeds": 8, "num_batches": 5, "edges": 40.0, "cpu_s": 0.001, "device_s": 0.002}
     answer = {"status": "ok", "device": "cuda", "rows": [row | {"equal": True}, row | {"equal": False}]}
     monkeypatch.setattr(stage_units, "run_job", lambda job, **options: dict(answer))
@@ -345,7 +345,10 @@ def test_a_sampler_that_differs_fails_and_stands_in_the_report(tmp_path: Path, m
     assert result.notes == ["draws: failed: the device draws other batches: last"]
     (store.folder / "stages" / "broken.json").write_text("[")
     table = stages_table(read_answers(store))
-    assert [row[:2] for row in table.rows] == [("broken", "unreadable"), ("draws", "failed"), ("draws", "failed")]
+    assert [row[:2] for row in table.rows] == [("broken", "unreadable"), *[("draws", "failed")] * 3]
+    said = [row[2] for row in table.rows[1:]]
+    assert said[0] == "the device draws other batches: last"
+    assert ["NOT EQUAL" in line for line in said[1:]] == [False, True]
 
 
 def test_seconds_of_the_sampler_are_of_sampling_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from results.margin import Margin, default_n, thresholds
 from results.regression import MEMORY_LIMITS, judge_count, judge_memory, judge_quality, screen
 from results.stats import (
     LOOKS,
@@ -29,7 +30,7 @@ from results.stats import (
     smallest_n,
     walsh_averages,
 )
-from results.verdict import Margin, Verdict, confirmed, default_n, judge, judge_many, not_comparable, thresholds
+from results.verdict import Case, Verdict, confirmed, judge, judge_many, not_comparable
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -68,6 +69,11 @@ def verdicts_until_decided(samples_RN: Floats, margin: Margin) -> npt.NDArray[np
         now = verdicts(samples_RN[:, :look], margin, level_at(look))
         verdict = np.where(verdict == "INCONCLUSIVE", now, verdict)
     return verdict
+
+
+def judged_together(cases: Mapping[str, Sequence[float] | Floats], margin: Margin = USUAL) -> dict[str, Verdict]:
+    """Judge many duels of one margin, each looked at once."""
+    return judge_many({name: Case(log_ratios=samples, margin=margin) for name, samples in cases.items()})
 
 
 def share(hits: Bools) -> float:
@@ -501,8 +507,8 @@ def test_many_cases_are_judged_with_correction() -> None:
     """A difference that one case alone would show is not claimed among twelve, unless it is clear enough."""
     weak, clear = 0.045 + 0.09 * AROUND_0, 0.06 + 0.02 * AROUND_0
     still = {f"still {number}": 0.07 * AROUND_0 for number in range(10)}
-    assert judge(weak).verdict == judge_many({"weak": weak})["weak"].verdict == "WORSE"
-    many = judge_many({"weak": weak, "clear": clear, **still})
+    assert judge(weak).verdict == judged_together({"weak": weak})["weak"].verdict == "WORSE"
+    many = judged_together({"weak": weak, "clear": clear, **still})
     assert many["clear"].verdict == "WORSE"
     assert many["weak"].verdict == "INCONCLUSIVE"
     assert many["weak"].reason == "different by itself, but not after Holm's correction over 12 cases"
@@ -513,10 +519,38 @@ def test_many_cases_are_judged_with_correction() -> None:
     assert judge_many({}) == {}
 
 
+def test_cases_of_other_looks_and_margins_are_one_family() -> None:
+    """Cases that were looked at more than once, or on another machine, count among the many, and by their own share."""
+    weak, still = 0.045 + 0.09 * AROUND_0, 0.07 * AROUND_0
+    for other in ({"level": level_at(15)}, {"margin": thresholds(0.07)}):
+        cases = {f"still {number}": Case(log_ratios=still, **other) for number in range(11)}  # type: ignore[arg-type]
+        many = judge_many({"weak": Case(log_ratios=weak), **cases})
+        assert many["weak"].reason.endswith("Holm's correction over 12 cases")
+    rng = np.random.default_rng(12)
+    wrong = np.zeros((2, 300), dtype=bool)
+    for place in range(wrong.shape[1]):
+        family: dict[str, Case] = {}
+        for number in range(9):
+            drawn, look = rng.normal(0, 0.10, 30), 30
+            if number % 3:
+                looks = [look for look in LOOKS if judge(drawn[:look], level=level_at(look)).verdict != "INCONCLUSIVE"]
+                look = (looks or [30])[0]
+            level = level_at(look) if number % 3 else 0.90
+            family[str(number)] = Case(log_ratios=drawn[:look], level=level)
+        parts: dict[float, dict[str, Case]] = {}
+        for name, case in family.items():
+            parts.setdefault(case.level, {})[name] = case
+        for row, groups in enumerate(([family], parts.values())):
+            judged = [verdict for group in groups for verdict in judge_many(group).values()]
+            wrong[row, place] = any(verdict.verdict in ("WORSE", "BETTER") for verdict in judged)
+    assert share(wrong[0]) <= 0.10 + 3 * math.sqrt(0.10 * 0.90 / wrong.shape[1])
+    assert share(wrong[1]) > share(wrong[0])  # the twin: a family for each level
+
+
 def test_cases_with_too_few_processes_are_no_part_of_the_family() -> None:
     """A hundred cases of six processes neither decide anything nor weaken the one that was measured."""
     short = {str(number): [0.5] * 6 for number in range(100)}
-    many = judge_many({"measured": 0.06 + 0.02 * AROUND_0, "none": [], **short})
+    many = judged_together({"measured": 0.06 + 0.02 * AROUND_0, "none": [], **short})
     assert many["measured"].verdict == "WORSE"
     assert {verdict.verdict for name, verdict in many.items() if name != "measured"} == {"INCONCLUSIVE"}
 
@@ -527,7 +561,7 @@ def test_equivalence_of_many_cases_is_corrected_too() -> None:
     families = rng.normal(math.log(1.05), 0.02, (400, 8, 10))
     wrong = np.zeros((2, len(families)), dtype=bool)
     for place, family in enumerate(families):
-        together = judge_many({str(case): samples for case, samples in enumerate(family)}, margin=margin)
+        together = judged_together({str(case): samples for case, samples in enumerate(family)}, margin=margin)
         wrong[0, place] = any(verdict.equivalent for verdict in together.values())
         wrong[1, place] = any(judge(samples, margin=margin).equivalent for samples in family)
     assert share(wrong[0]) <= 0.05
@@ -539,7 +573,7 @@ def test_any_false_difference_among_many_cases_is_rare() -> None:
     families = np.random.default_rng(11).normal(0, 0.10, (400, 8, 15))
     wrong = np.zeros((2, len(families)), dtype=bool)
     for place, family in enumerate(families):
-        together = judge_many({str(case): samples for case, samples in enumerate(family)})
+        together = judged_together({str(case): samples for case, samples in enumerate(family)})
         wrong[0, place] = any(verdict.verdict in ("WORSE", "BETTER") for verdict in together.values())
         wrong[1, place] = any(judge(samples).verdict in ("WORSE", "BETTER") for samples in family)
     assert share(wrong[0]) <= 0.10 + 3 * math.sqrt(0.10 * 0.90 / len(families))

@@ -79,8 +79,9 @@ def _race(options: argparse.Namespace, plan: DuelPlan, store: Store, deadline: f
     from harness.calibrate import copy_calibration, find_calibration
     from harness.duel import run_processes, say_resumed
     from results.duels import read_duel
+    from results.margin import Margin, default_n
     from results.stats import LOOKS, level_at
-    from results.verdict import Margin, default_n, not_comparable
+    from results.verdict import not_comparable
 
     def go_on() -> bool:
         return time.monotonic() < deadline

@@ -13,7 +13,7 @@ import pytest
 import torch
 from small_shop import SMALL, planned
 
-from harness import calibrate, duel, launch, sweep
+from harness import calibrate, compile_trial, duel, launch, sweep
 from harness.arms import Arm
 from harness.duel import run_processes
 from harness.duel_plan import DuelPlan, plan_duel
@@ -38,7 +38,7 @@ CHILD = STEP_BACK + "import sys\nfrom harness import worker\nsys.exit(worker.mai
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the children of duels and trials live under a clock that steps back."""
-    for module in (duel, sweep):
+    for module in (duel, compile_trial):
         monkeypatch.setattr(module, "run_job", partial(launch.run_job, program=["-P", "-c", CHILD]))
 
 

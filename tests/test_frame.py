@@ -238,7 +238,7 @@ def test_many_cells_make_a_table_and_a_figure_a_task() -> None:
 
 def test_settings_that_say_where_a_trial_ran_are_those_that_no_config_id_knows() -> None:
     """The room of results keeps its own list, for it imports nothing of ours: it is held against the harness's here."""
-    assert {tuple(name.split(".")) for name in WHEREABOUTS} == set(config_module._ENVIRONMENT)
+    assert {tuple(name.split(".")) for name in WHEREABOUTS} == set(config_module.ENVIRONMENT)
 
 
 def test_models_whose_names_are_cut_alike_are_told_apart() -> None:

@@ -129,7 +129,7 @@ def test_a_pass_that_fails_says_why_and_leaves_nothing_behind(feed: Feed, monkey
         nonlocal taken
         taken += 1
         if taken == 4:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB; see /home/somebody/here.log")
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB; see /srv/somewhere/here.log")
         return train_step(*given)
 
     monkeypatch.setattr(harness.split, "train_step", exhaust)
@@ -138,7 +138,7 @@ def test_a_pass_that_fails_says_why_and_leaves_nothing_behind(feed: Feed, monkey
     split = try_split(model, feed, CONFIG, seed=0, num_steps=3)
     assert split["status"] == "oom"
     assert "Tried to allocate 3.00 GiB" in split["reason"]
-    assert "somebody" not in split["reason"]
+    assert "somewhere" not in split["reason"]
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -245,7 +245,7 @@ def test_gate_without_an_answer_runs_again_and_one_library_s_crash_spares_the_ot
     ("arguments", "message"),
     [
         (["sweep", "dmeo"], "did you mean 'demo'"),
-        (["sweep"], "allowed are compile, compile-club,"),
+        (["sweep"], "allowed are ablation, compile, compile-club,"),
         (["run", "task=customer-chrun"], "did you mean 'customer-churn'"),
         (["run", "dataset=folder", "dataset.path=nowhere"], "no such folder"),
         (["run", "backend=pyg,dgl"], "use relduel sweep"),

@@ -24,9 +24,9 @@ OWN = ["backend=pyg", "b.backend.storage=csr", "seed=3"]
 
 def plan_again(command: str, **paths: Path) -> DuelPlan:
     """Plan what a command says, by the verb's own arguments, as a reader does who fills in the paths."""
-    for name, path in paths.items():
-        command = command.replace(name, str(path))
     program, verb, *words = shlex.split(command)
+    for name, path in paths.items():
+        words = [word.replace(name, str(path)) for word in words]
     assert program == "relduel"
     parser = argparse.ArgumentParser()
     {"duel": duel_verb, "calibrate": calibrate_verb}[verb].add_arguments(parser)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from inductor import BUILDS
 from relbench_folder import TASK, Folder
 from small_shop import relduel
 
@@ -518,6 +519,7 @@ def test_only_a_compiler_that_generates_code_is_started_again(monkeypatch: pytes
     assert jobs == ["trial"]
 
 
+@BUILDS
 @pytest.mark.slow
 def test_inductor_starts_cold_for_each_trial_and_warm_from_its_own_caches(club: Path, tmp_path: Path) -> None:
     """Two trials alike but for the seed both find empty caches; the second start of each finds what it left."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from changing_batches import layer_inputs, schema
+from inductor import BUILDS
 from torch import Tensor, nn
 
 from backends.base import load_backend
@@ -90,6 +91,7 @@ def test_pyg_layers_are_one_graph_while_relations_have_edges(family: str) -> Non
     assert graphs[5:] == [2] * 4
 
 
+@BUILDS
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["sage", "gat"])
 def test_dgl_layers_are_one_graph_with_inductor(family: str) -> None:

@@ -112,6 +112,8 @@ def test_the_sweeps_run_what_the_table_calls_the_recipe(task: str) -> None:
         ("train", "lr", 0.002),
         ("train", "standardise", True),
         ("sampler", "strategy", "last"),
+        ("dataset", "directions", "to_parents"),
+        ("dataset", "null_indicators", False),
         ("model", "conv", "stock"),
         ("model", "channels", 256),
         ("sampler", "fanout", [256, 64]),

@@ -284,14 +284,14 @@ def test_interrupt_is_exit_code_130_and_the_trial_stays_missing(
 
 
 def test_ctrl_c_ends_a_real_sweep_and_its_child(tmp_path: Path) -> None:
-    """SIGINT to the parent ends it with 130 within seconds, and its child with it."""
+    """SIGINT to the parent in the midst of a long trial ends it with 130, and its child with it."""
     arguments = ["run", *SMALL, "train.epochs=1000", "--store", str(tmp_path)]
     command = [sys.executable, "-m", "harness.cli", *arguments]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as parent:
         log = next(iter(_wait_for(lambda: list((tmp_path / "trials").glob("*/log.txt")))))
         children = _wait_for(lambda: psutil.Process(parent.pid).children())
         parent.send_signal(signal.SIGINT)
-        assert parent.wait(timeout=20) == 130
+        assert parent.wait(timeout=60) == 130  # it takes .7 s; a machine may stand still for 20
     assert not any(child.is_running() for child in children)
     assert not (log.parent / "result.json").exists()
 

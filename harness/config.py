@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,11 @@ ENVIRONMENT: Final = (
 )
 #: Settings that came after configs had ids that baselines go by, with what every config before them meant: at that
 #: value they are no part of an id either. A value here never changes, whatever the default becomes.
-_LATER: Final[dict[tuple[str, ...], Any]] = {("dataset", "directions"): "both", ("dataset", "null_indicators"): True}
+_LATER: Final[dict[tuple[str, ...], Any]] = {
+    ("dataset", "directions"): "both",
+    ("dataset", "null_indicators"): True,
+    ("train", "target"): None,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +86,8 @@ class TrainConfig:
 
     ``prefetch`` batches are made ahead of their step, by a thread beside it; 0 makes each when its step begins, which
     is what a comparison of models wants. ``standardise`` gives a regression's targets mean 0 and SD 1 by the train
-    split; without it they are learnt as they are, which is what RelBench's own script does.
+    split; without it they are learnt as they are, which is what RelBench's own script does. ``target`` is a score on
+    validation, declared before the trial runs: it changes no step, and reports say when it was first reached.
     """
 
     epochs: int = 10
@@ -91,6 +97,7 @@ class TrainConfig:
     eval_every: int | None = None
     prefetch: int = 0
     standardise: bool = True
+    target: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -104,6 +111,8 @@ class TrainConfig:
             raise ValueError(f"train.lr={self.lr!r}: allowed is a number above 0")
         if not self.weight_decay >= 0:
             raise ValueError(f"train.weight_decay={self.weight_decay!r}: allowed is 0 or more")
+        if self.target is not None and not math.isfinite(self.target):
+            raise ValueError(f"train.target={self.target!r}: allowed is a finite number, or null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from results.record import CurvePoint, TrialRecord
+from results.record import TrialRecord
 from results.settings import computed_settings
 from results.verdict import Verdict
 
@@ -63,18 +63,6 @@ def break_even_epochs(steps: float, steps_per_epoch: int) -> float:
     if steps_per_epoch < 1:
         raise ValueError(f"an epoch has {steps_per_epoch} steps; allowed is 1 or more")
     return steps / steps_per_epoch
-
-
-def time_to_target(curve: Sequence[CurvePoint], metric: str, target: float, *, higher_is_better: bool) -> float:
-    """Return the seconds of training until a validation score first reaches a target; ``math.inf`` for never.
-
-    The seconds are on the clock, and what torch.compile takes within a training step is; evaluation is not.
-    """
-    for point in curve:
-        value = point.val[metric]
-        if value >= target if higher_is_better else value <= target:
-            return point.train_s
-    return math.inf
 
 
 def steady_step_s(record: TrialRecord) -> float | None:

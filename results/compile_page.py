@@ -24,7 +24,6 @@ from results.compile_figures import (
     is_one_graph,
     speed_up,
     steady_step_s,
-    time_to_target,
 )
 from results.compile_matrix import arm_of, matrix, mode_of, model_of, outlasts_warm_up, reasons, task_of
 from results.frame import is_timed
@@ -33,6 +32,7 @@ from results.races import Race
 from results.record import TrialRecord
 from results.sides import Side
 from results.text import MISSING, direction, significant
+from results.time_to_target import first_at_target
 
 _MEBIBYTE: Final = 2**20
 _NAMES: Final = ("Task", "Model", "Backend", "Mode")
@@ -189,15 +189,15 @@ def _break_even(record: TrialRecord, steps: float | None) -> tuple[str, str]:
 
 
 def _to_target(record: TrialRecord, records: Sequence[TrialRecord]) -> tuple[str, str]:
-    """Return the seconds of training, eager and compiled, until the eager twin's best validation score is reached."""
+    """Return the seconds of training, eager and compiled, to the config's target, or to the eager twin's best score."""
     twin, metric = eager_twin(record, records), str(record.setting("task.metric", ""))
     higher = direction(metric) == "higher is better"
     if twin is None or record.status != "ok" or not direction(metric) or not twin.curve:
         return MISSING, MISSING
-    scores = [point.val[metric] for point in twin.curve]
-    target = max(scores) if higher else min(scores)
-    found = (time_to_target(its.curve, metric, target, higher_is_better=higher) for its in (twin, record))
-    first, second = ("not reached" if math.isinf(its) else significant(its) for its in found)
+    scores, declared = [point.val[metric] for point in twin.curve], record.setting("train.target")
+    target = declared if isinstance(declared, float) else max(scores) if higher else min(scores)
+    found = [(its.curve, first_at_target(its.curve, metric, target)) for its in (twin, record)]
+    first, second = ("not reached" if at is None else significant(curve[at].train_s) for curve, at in found)
     return first, second
 
 

@@ -33,6 +33,7 @@ from results.stages import stages_table
 from results.step_split import split_table
 from results.store import Problem
 from results.tables import baselines_table, other_scores_table, scores_tables
+from results.target_page import target_blocks
 from results.text import backend_name, plain
 
 #: Stands beside every ratio of step times from separate processes.
@@ -91,7 +92,7 @@ def build_document(
         Section(anchor="headline", title="Scores and costs", blocks=_headline(trials, records, parity, processes)),
         *([Section(anchor="published", title="Published scores", blocks=published)] if published else []),
         section,
-        Section(anchor="convergence", title="Convergence", blocks=convergence_blocks(curves_frame(records, trials))),
+        Section(anchor="convergence", title="Convergence", blocks=_convergence(trials, records, parity)),
         Section(
             anchor="steps",
             title="Step time and memory",
@@ -194,6 +195,12 @@ def _headline(
         *([other] if other else []),
         notes,
     )
+
+
+def _convergence(
+    trials: pd.DataFrame, records: Sequence[TrialRecord], parity: Mapping[str, Parity]
+) -> tuple[Block, ...]:
+    return (*convergence_blocks(curves_frame(records, trials)), *target_blocks(trials, records, parity))
 
 
 def _parity(runs: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:

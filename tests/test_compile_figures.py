@@ -18,12 +18,11 @@ from results.compile_figures import (
     late_recompiles,
     speed_up,
     steady_step_s,
-    time_to_target,
 )
 from results.compile_page import compile_blocks, raced_gain
 from results.gate import Parity
 from results.races import Race
-from results.record import CurvePoint, TrialRecord
+from results.record import TrialRecord
 from results.sides import Side
 from results.verdict import Verdict, not_comparable
 
@@ -65,18 +64,6 @@ def test_break_even_epochs() -> None:
     assert break_even_epochs(math.inf, 60) == math.inf
     with pytest.raises(ValueError, match="0 steps"):
         break_even_epochs(1.0, 0)
-
-
-def test_time_to_target() -> None:
-    """The first point that reaches the target counts, in either direction, even where a later one falls back."""
-    curve = [
-        CurvePoint(epoch=epoch, step=epoch, train_s=10.0 * epoch, train_loss=1.0, val={"auc": value})
-        for epoch, value in ((1, 0.6), (2, 0.8), (3, 0.7))
-    ]
-    assert time_to_target(curve, "auc", 0.7, higher_is_better=True) == 20.0
-    assert time_to_target(curve, "auc", 0.65, higher_is_better=False) == 10.0
-    assert time_to_target(curve, "auc", 0.9, higher_is_better=True) == math.inf
-    assert time_to_target([], "auc", 0.5, higher_is_better=True) == math.inf
 
 
 def compiled_record(**changes: Any) -> Any:

@@ -27,6 +27,8 @@ _GRID: Final[dict[str, Any]] = {"color": "#d0d0d0", "linewidth": 0.6}
 _PANEL_WIDTH, _PANEL_HEIGHT = 4.2, 2.9
 _BAR_HEIGHT: Final = 0.36
 _PALE: Final[dict[str, Any]] = {"edgecolor": "black", "linewidth": 1.2, "linestyle": ":", "alpha": 0.45}
+#: A line has about so many markers; more would hide it.
+_MARKERS: Final = 25
 #: Up to this many cells make one figure; more make a figure a task, and then figures of at most so many cells.
 _TOGETHER, _CELLS_A_FIGURE = 6, 12
 
@@ -171,7 +173,8 @@ def _draw_curve(axis: Axes, curve: pd.DataFrame, against: str, style: Style) -> 
     if curve["trial_id"].nunique() > 1:
         low, high = (points["value"].quantile(share).to_numpy() for share in (0.2, 0.8))
         axis.fill_between(x, low, high, color=style.color, alpha=0.2, linewidth=0)
-    axis.plot(x, median["value"].to_numpy(), **line_of(style))
+    every = math.ceil(len(x) / _MARKERS)
+    axis.plot(x, median["value"].to_numpy(), markevery=every, **line_of(style))
 
 
 def _edge(members: pd.DataFrame) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import yaml
@@ -27,6 +27,8 @@ from harness.groups import refuse_unknown
 from tasks.names import did_you_mean
 
 KINDS: Final = ("doctor", "trials", "duel", "calibration", "sampler")
+#: A smoke test's duels are to be seen to run, not to decide.
+_SMOKE_PROCESSES: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +50,15 @@ class Stage:
 def read_stages(name: str, overrides: Sequence[str] = (), *, smoke: bool = False) -> list[Stage]:
     """Return the stages of a sweep, none for one without, with ``overrides`` after all others.
 
-    ``smoke`` puts the file's small settings in between. ValueError for a file that is no such sweep.
+    ``smoke`` puts the file's small settings in between, and gives each duel two processes. ValueError for a file that
+    is no such sweep.
     """
     path = SHELF / "sweep" / f"{name}.yaml"
     data = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     last = (*(data.get("smoke", ()) if smoke else ()), *overrides)
     stages = [_stage(entry, data["overrides"], last) for entry in data.get("stages", ())]
+    if smoke:
+        stages = [replace(its, processes=_SMOKE_PROCESSES) if its.kind == "duel" else its for its in stages]
     names = [stage.name for stage in stages]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"sweep {name!r}: stages {', '.join(sorted(twice))} are there twice; allowed is once")

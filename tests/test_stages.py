@@ -50,7 +50,7 @@ def budget(tmp_path: Path, seconds: float = 1e6) -> Budget:
 
 
 def test_the_gpu_sweep_has_its_stages_and_every_config_of_it_composes() -> None:
-    """Doctor first, each kind there, the reference recipe in every stage, and all overrides fit."""
+    """Doctor first, each kind there, the reference recipe in every stage; a smoke test is small and its duels short."""
     found = read_stages("gpu")
     assert found[0].kind == "doctor"
     assert {stage.kind for stage in found} == set(KINDS)
@@ -63,6 +63,8 @@ def test_the_gpu_sweep_has_its_stages_and_every_config_of_it_composes() -> None:
         assert expand(stage.variants[0])
     small = read_stages("gpu", smoke=True)
     assert all("measure.device=cpu" in variant[-8:] for stage in small[1:] for variant in stage.variants)
+    assert {stage.processes for stage in small if stage.kind == "duel"} == {2}
+    assert [stage.processes for stage in small if stage.kind == "calibration"] == [10]
 
 
 @pytest.mark.parametrize(

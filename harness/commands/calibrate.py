@@ -54,23 +54,25 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(str(error)) from None
     if found is None:
         raise ValueError(f"too few processes ended ok: {verdict.reason}")
+    duel = read_duel(store, plan.duel_id)
     document = {
         **found.to_dict(),
         "n": len(found.log_ratios),
+        "retries": duel.retries,
         "processes_of_a_duel": found.num_processes(turns=False),
         "margin": {"difference": found.margin.difference, "equivalence": found.margin.equivalence},
     }
     rates = {}
     if options.rates:
-        rates = pool_rates(
-            read_duel(store, plan.duel_id), found.num_processes(turns=plan.in_turns), margin=found.margin
-        )
+        rates = pool_rates(duel, found.num_processes(turns=plan.in_turns), margin=found.margin)
         document["rates"] = {name: asdict(its) for name, its in rates.items()}
     if options.json:
         print_json(document)
     else:
         print(f"machine {found.machine}: standard deviation of a process {100 * found.sd:.1f} %")
         print(f"{found.verdict}: {verdict.words('the arm', 'itself')}")
+        if duel.retries:
+            print(duel.retries)
         print(
             f"a duel takes {found.num_processes(turns=False)} processes here and calls a difference of "
             f"{100 * (found.margin.difference - 1):.0f} % or more WORSE or BETTER"

@@ -23,7 +23,8 @@ example:
 
 Overrides that begin with a. or b. are one side's own; the others are common. The ratio is b over a in time: WORSE means
 that b is slower. a.python= or b.python= names another interpreter, a.checkout= another checkout of relduel; such sides
-take turns in two processes. Missing parity gates are run first. Started again, a duel goes on where it stopped.
+take turns in two processes. Missing parity gates are run first. Started again, a duel goes on where it stopped; a
+process that failed is run once more, and the verdict names the failure.
 """
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -88,8 +89,10 @@ def _race(options: argparse.Namespace, plan: DuelPlan, store: Store, deadline: f
 
     say_resumed(plan, store)
     run_processes(plan, store, [0], go_on=go_on, until=options.until)
-    processes = read_duel(store, plan.duel_id).processes
-    environment = processes[0]["environment"] if 0 in processes else {}
+    duel = read_duel(store, plan.duel_id)
+    if 0 in duel.processes and duel.lacks(0):  # it has failed just now: one attempt a call
+        return _print(options, plan, store, duel.verdict(margin=Margin()), None)
+    environment = duel.processes[0]["environment"] if 0 in duel.processes else {}
     calibration = find_calibration(environment) if environment else None
     if calibration is not None:
         copy_calibration(calibration, store)

@@ -13,12 +13,13 @@ import pytest
 import torch
 from small_shop import SMALL, finish, relduel, start
 
-from harness import arms, duel
+from harness import arms, duel, turns
 from harness.arms import Arm, build_arm, no_collector
 from harness.calibrate import Calibration, calibration_path, find_calibration
 from harness.duel import refusal, run_processes
 from harness.duel_blocks import Leg, measurements, run_blocks, units_of_leg
 from harness.duel_plan import DuelPlan, plan_duel
+from harness.turns import LiveWorker, WorkerError
 from results.duels import Duel, log_ratio, process_path, read_duel, unit_s, write_process
 from results.environment import collect_environment
 from results.margin import Margin
@@ -337,6 +338,21 @@ def test_arms_of_another_interpreter_take_turns(tmp_path: Path, plan: DuelPlan) 
     answer = duel._run_in_turns(broken, 0, 120, tmp_path / "log.txt", lambda done, total: None)
     assert answer["status"] == "error"
     assert "nowhere" in answer["reason"] or "FileNotFound" in answer["reason"]
+
+
+def test_a_worker_that_closes_its_pipe_and_lives_on_is_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the process of the duel with a reason, and the worker is gone."""
+    closes = "import json, os, sys, time; os.close(json.load(open(sys.argv[1]))['replies']); time.sleep(60)"
+    monkeypatch.setattr(turns, "WORKER", ("-c", closes))
+    monkeypatch.setattr(turns, "_END_S", 0.2)
+    options: dict[str, Any] = {"threads": 1, "timeout_s": 30, "log": tmp_path / "log.txt"}
+    with LiveWorker({}, **options, python=None, checkout=None) as worker:
+        with pytest.raises(WorkerError, match=r"the worker ended: it closed its pipe, but lived on for 0\.2 s; killed"):
+            worker.read()
+        assert worker._child.poll() is None
+    assert worker._child.returncode == -signal.SIGKILL
 
 
 @pytest.mark.slow

@@ -240,6 +240,28 @@ def test_differences_are_named(plan: DuelPlan) -> None:
     assert other.duel_id != plan.duel_id != replace(plan, what="forward").duel_id
 
 
+def test_sides_are_called_by_what_was_given(tmp_path: Path) -> None:
+    """Each interpreter and checkout has the name of its folder, no path; what was not given is this one."""
+    pythons, checkouts = [], []
+    for name in ("torch26", "torch211"):
+        python, checkout = tmp_path / name / "bin" / "python", tmp_path / name / "relduel"
+        for file in (python, checkout / "harness" / "worker.py"):
+            file.parent.mkdir(parents=True)
+            file.touch()
+        pythons.append(python)
+        checkouts.append(checkout)
+    both = plan_duel([*TINY, f"a.python={pythons[0]}", f"b.python={pythons[1]}"])
+    assert both.differences == {"python": ("torch26", "torch211")}
+    assert [its.rpartition(" · ")[2] for its in both.labels.values()] == ["python torch26", "python torch211"]
+    one = plan_duel([*TINY, f"b.python={pythons[0]}"])
+    assert one.differences == {"python": ("this", "torch26")}
+    same = plan_duel([*TINY, f"a.checkout={checkouts[0]}", f"b.checkout={checkouts[1]}"])
+    assert same.differences == {"checkout": ("relduel (a)", "relduel (b)")}
+    for plan in (both, one, same):
+        assert str(tmp_path) not in f"{plan.differences} {plan.labels} {plan.command}"
+    assert plan_duel(TINY).labels == dict.fromkeys("ab", one.a.trial.label)
+
+
 def test_processes_are_kept_once_and_torn_files_are_named(tmp_path: Path) -> None:
     """A process is written whole and never again; a truncated file is an error that says which."""
     store = Store(tmp_path)

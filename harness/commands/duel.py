@@ -121,7 +121,7 @@ def _print(options: argparse.Namespace, plan: Any, store: Any, verdict: Any, cal
         verdict,
         calibration=calibration.to_dict() if calibration else None,
         same_function=plan.same_function,
-        labels={name: side.trial.label for name, side in plan.sides.items()},
+        labels=plan.labels,
         differences={name: list(pair) for name, pair in plan.differences.items()},
         what=plan.what,
     )

@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the missing processes and print the verdict; return 1 for a pair that may not be compared."""
     from harness.duel import BusyDeviceError, refusal, run_missing_gates
     from harness.duel_plan import plan_duel
+    from harness.inductor_link import inductor_fault
     from results.store import Store
     from results.verdict import not_comparable
 
@@ -63,6 +64,9 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--processes and --until: allowed is one of them")
     deadline = time.monotonic() + (_seconds(options.budget) if options.budget else math.inf)
     plan = plan_duel(options.overrides, what=options.what, slow_down=options.slow_down, bare=options.bare_b)
+    for name, side in plan.sides.items():
+        if not side.python and (fault := inductor_fault(side.trial.config)):
+            raise ValueError(f"{name}.compile.backend=inductor: {fault}")
     store = Store(options.store)
     if not options.no_gates:
         run_missing_gates(plan, store)

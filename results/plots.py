@@ -9,7 +9,6 @@ measured. No pyplot and no global state.
 from __future__ import annotations
 
 import math
-import textwrap
 from typing import Any, Final
 
 import pandas as pd
@@ -19,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from results.arms import DIFFERENT, arms_in, is_different, off_text, without_sign
-from results.drawing import add_legend, label
+from results.drawing import add_legend, label, wrapped_label
 from results.styles import Style, legend_name, line_of, styles_of
 from results.text import direction, significant
 
@@ -163,8 +162,7 @@ def _panel_title(panel: pd.DataFrame, about: str, width: int) -> str:
         first = panel[panel["backend"] == arm].iloc[0]
         if is_different(arm):
             names.append(f"≠ {without_sign(arm)}: {off_text(first['off'])}")
-    lines = [line for name in names for line in textwrap.wrap(name, width, max_lines=3, placeholder=" …")]
-    return "\n".join(label(line) for line in lines)
+    return "\n".join(wrapped_label(name, width) for name in names)
 
 
 def _draw_curve(axis: Axes, curve: pd.DataFrame, against: str, style: Style) -> None:

@@ -47,7 +47,7 @@ def test_the_installed_torch_has_the_file_that_is_looked_at() -> None:
     assert "-L{" in (folder / "_inductor" / "cpp_builder.py").read_text()
 
 
-def test_trials_that_would_build_are_skipped_and_a_duel_is_refused(
+def test_trials_that_would_build_are_skipped_and_races_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The trial's record says skipped and why; eager ones, those that only trace and those on CUDA are planned."""
@@ -64,6 +64,6 @@ def test_trials_that_would_build_are_skipped_and_a_duel_is_refused(
         assert trial.skip is None
     (trial,) = plan_trials([*expand([*SMALL, "backend=reference", "compile=layer", "measure.device=cuda"])])
     assert trial.skip is None
-    duel = ["duel", *SMALL, "backend=reference", "b.compile=layer", "--store", str(tmp_path / "store")]
-    assert cli.main(duel) == 2
-    assert "b.compile.backend=inductor: torch" in capsys.readouterr().err
+    for verb, own in (("duel", "b.compile=layer"), ("calibrate", "compile=layer")):
+        assert cli.main([verb, *SMALL, "backend=reference", own, "--store", str(tmp_path / "store")]) == 2
+        assert "compile.backend=inductor: torch" in capsys.readouterr().err

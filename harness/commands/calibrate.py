@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
     from harness.calibrate import ADVICE, NUM_PROCESSES, calibrate
     from harness.duel import BusyDeviceError
     from harness.duel_plan import plan_duel
+    from harness.inductor_link import inductor_fault
     from results.duels import read_duel
     from results.pools import pool_rates
     from results.store import Store
@@ -47,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
     if any(text.startswith(("a.", "b.")) for text in options.overrides):
         raise ValueError("a calibration races a config with itself; allowed are common overrides only")
     plan = plan_duel(options.overrides, what=options.what, plants=tuple(options.plant), verb="calibrate")
+    if fault := inductor_fault(plan.a.trial.config):
+        raise ValueError(f"compile.backend=inductor: {fault}")
     store = Store(options.store)
     try:
         found, verdict = calibrate(plan, store, processes=num)

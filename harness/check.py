@@ -174,4 +174,5 @@ def _read(duel: Duel, margin: Margin, processes: int) -> Confirmation:
     if verdict.verdict == "NOT_COMPARABLE":
         return Confirmation(verdict=verdict, reason=verdict.reason)
     chosen = sorted(duel.processes)[:processes]
-    return Confirmation(log_ratios=tuple(log_ratio(duel.processes[number]) for number in chosen), verdict=verdict)
+    ratios = tuple(log_ratio(duel.processes[number]) for number in chosen)
+    return Confirmation(log_ratios=ratios, verdict=verdict, reason=plain(duel.retries))

@@ -2,7 +2,8 @@
 
 Guarantees: every compilation is kept with the phase and step in which it came, the reason that torch gives and the
 source line; what this torch does not tell is null with a reason, never zero. It reads dynamo's own counters and
-compilation metrics (torch 2.6 to 2.13), so TORCH_LOGS need not be set, and reading costs nothing on the clock.
+compilation metrics (torch 2.6 to 2.13), so TORCH_LOGS need not be set, and reading costs nothing on the clock. What it
+has read it takes out of torch's list, which has a bound: a process has one watch at a time.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import torch
 
 from harness.compile_config import CompileConfig
 
-#: Enough for any trial; torch by itself keeps the last 64.
-_MAX_EVENTS: Final = 4096
+#: So many compilations may come between two looks; torch by itself keeps the last 64, and forgets the ones before.
+_MAX_PENDING: Final = 65536
 _MAX_TEXT: Final = 400
 _ROOT: Final = Path(__file__).parent.parent
 _NO_CACHE_COUNTERS: Final = "the compiler backend keeps no such cache"
@@ -34,7 +35,6 @@ class CompileWatch:
     phase: str = "build"
     step: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
-    _seen: int = 0
     _before: dict[str, Counter[str]] = field(default_factory=dict)
     _breaks_before: int = 0
     _graphs: Counter[str] = field(default_factory=Counter)
@@ -46,8 +46,8 @@ class CompileWatch:
         if config.on:
             from torch._dynamo import utils
 
-            utils.set_compilation_metrics_limit(_MAX_EVENTS)
-            watch._seen = len(utils.get_compilation_metrics())
+            utils.set_compilation_metrics_limit(_MAX_PENDING)
+            utils.clear_compilation_metrics()
             watch._before = {name: Counter(its) for name, its in utils.counters.items()}
             watch._breaks_before = len(_break_reasons() or ())
         return watch
@@ -58,15 +58,19 @@ class CompileWatch:
         self.phase, self.step = phase, self.step if step is None else step
 
     def collect(self) -> None:
-        """Put what was compiled since the last call down to the present phase and step."""
+        """Put what was compiled since the last call down to the present phase and step.
+
+        RuntimeError where so much was that torch may have forgotten the first of it: counts would be wrong.
+        """
         if not self.config.on:
             return
         from torch._dynamo import utils
 
         metrics = utils.get_compilation_metrics()
-        for metric in metrics[self._seen :]:
-            self.events.append({"phase": self.phase, "step": self.step, **_event(metric)})
-        self._seen = len(metrics)
+        if len(metrics) >= _MAX_PENDING:
+            raise RuntimeError(f"{_MAX_PENDING} compilations or more in {self.phase}, step {self.step}: lost count")
+        utils.clear_compilation_metrics()
+        self.events += [{"phase": self.phase, "step": self.step, **_event(metric)} for metric in metrics]
         self._graphs[self.phase] += self.num_graphs - self._graphs.total()
 
     @property

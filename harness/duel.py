@@ -1,7 +1,8 @@
 """Run a duel: processes one after the other until there are enough, and nothing of it lost.
 
-Guarantees: each process is kept as soon as it ends, and the same command goes on where it stopped; a pair whose gate is
-missing or red is refused with the reason. What is raced is planned before (``duel_plan.py``). No torch.
+Guarantees: each process is kept as soon as it ends, and the same command goes on where it stopped, with one more
+attempt at a process that failed; a pair whose gate is missing or red is refused with the reason. What is raced is
+planned before (``duel_plan.py``). No torch.
 """
 
 from __future__ import annotations
@@ -62,10 +63,13 @@ def run_missing_gates(plan: DuelPlan, store: Store) -> None:
 
 
 def say_resumed(plan: DuelPlan, store: Store) -> None:
-    """Say how many processes of a duel an earlier command has left in the store, if any: they are not run again."""
-    kept = len(read_duel(store, plan.duel_id).processes)
+    """Say how many processes of a duel an earlier command has left in the store, if any: only failed ones run again."""
+    there = read_duel(store, plan.duel_id)
+    kept = len(there.processes)
     if kept:
-        say(f"duel {plan.duel_id[:8]}: {kept} process{'' if kept == 1 else 'es'} kept from before; going on")
+        failed = [str(number) for number in there.processes if there.lacks(number)]
+        again = f", once more process {', '.join(failed)}, which failed" if failed else ""
+        say(f"duel {plan.duel_id[:8]}: {kept} process{'' if kept == 1 else 'es'} kept from before; going on{again}")
 
 
 def run_processes(
@@ -79,11 +83,12 @@ def run_processes(
 ) -> None:
     """Run those processes of a duel that the store lacks, one at a time, until one fails or ``go_on`` says no.
 
-    ``until`` is kept with each: a reader must know that the duel was looked at more than once. Raises BusyDeviceError
-    where a GPU is not free.
+    One that failed before is lacking: it is run once more, as an attempt beside those that failed. ``until`` is kept
+    with each: a reader must know that the duel was looked at more than once. Raises BusyDeviceError where a GPU is not
+    free.
     """
-    there = read_duel(store, plan.duel_id).processes
-    missing = [number for number in numbers if number not in there]
+    there = read_duel(store, plan.duel_id)
+    missing = [number for number in numbers if there.lacks(number)]
     log = store.folder / "duels" / plan.duel_id / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with ProgressView(len(missing)) as view:
@@ -113,7 +118,7 @@ def run_processes(
                 **answer,
             }
             process["reason"] = redact(process["reason"]) if process["reason"] else None
-            write_process(store, plan.duel_id, number, process)
+            write_process(store, plan.duel_id, number, process, attempt=there.attempts(number) + 1)
             view.end(job, 1.0, f"duel · {plan.what} · process {number}: {answer['status']}")
             if answer["status"] != "ok":
                 return

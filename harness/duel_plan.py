@@ -20,6 +20,7 @@ from harness.config import code_version
 from harness.duel_blocks import WHATS
 from harness.plan import PlannedTrial, plan_trials, public_override
 from results.sides import DECLARABLE
+from results.text import plain
 from tasks.names import did_you_mean
 
 BLOCKS: Final = 30
@@ -95,8 +96,17 @@ class DuelPlan:
                 found[name] = (first, second)
         for name in _PATHS:
             if getattr(self.a, name) != getattr(self.b, name):
-                found[name] = ("this", "another") if getattr(self.b, name) else ("another", "this")
+                found[name] = _names(getattr(self.a, name), getattr(self.b, name))
         return found
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Return what each side is called: its trial, with the interpreter and the checkout in which sides differ."""
+        given = [(name, pair) for name, pair in self.differences.items() if name in _PATHS]
+        return {
+            arm: " · ".join([side.trial.label, *(f"{name} {pair[index]}" for name, pair in given)])
+            for index, (arm, side) in enumerate(self.sides.items())
+        }
 
     @property
     def same_function(self) -> bool:
@@ -203,6 +213,20 @@ def _public_override(override: str) -> str:
         named = f"{own}={own.upper()}" if own in _PATHS else public_override(f"{own}={value}")
         return f"{arm}.{named}"
     return public_override(override)
+
+
+def _names(first: str | Path | None, second: str | Path | None) -> tuple[str, str]:
+    """Return what two interpreters or checkouts are called: ``this``, or the last folder of what was given, no path."""
+    told = ["this" if its is None else _folder_name(Path(its)) for its in (first, second)]
+    return (told[0], told[1]) if told[0] != told[1] else (f"{told[0]} (a)", f"{told[1]} (b)")
+
+
+def _folder_name(path: Path) -> str:
+    """Return the name of a checkout's folder, or of the environment of an interpreter; nobody's name."""
+    folder = path.absolute()
+    if path.is_file():
+        folder = folder.parent.parent if folder.parent.name == "bin" else folder.parent
+    return plain(folder.name or folder)
 
 
 def _interpreter(name: str, given: str | None) -> str | None:

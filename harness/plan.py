@@ -26,6 +26,7 @@ from harness.checked import Checked, check_task
 from harness.compose import Composed
 from harness.config import DatasetConfig, TrialConfig, code_version
 from harness.dataset import dataset_folder
+from harness.inductor_link import inductor_fault
 from harness.order import interleave
 from results.store import Store
 from tasks.folder import data_fingerprint
@@ -115,7 +116,9 @@ def plan_trials(composed: Sequence[Composed], *, quality_only: bool = False) -> 
             metric=METRIC_OF[found.task_type],
             task_type=found.task_type,
             data_fingerprint=fingerprint,
-            skip=skips[item.config.backend, item.config.sampler.kind] or item.config.refusal,
+            skip=skips[item.config.backend, item.config.sampler.kind]
+            or item.config.refusal
+            or inductor_fault(item.config),
             quality_only=quality_only,
             time_units=found.time_units,
         )

@@ -7,7 +7,7 @@ and a gate that is not green, is said in a line. No torch.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -59,8 +59,7 @@ def _race_units(stage: Stage, scene: Scene, plan: DuelPlan) -> list[Unit]:
     found = {side.config.backend.name: side.skip or scene.reason(side.config) for side in sides}
     if reasons := [f"{name}: {why}" for name, why in found.items() if why]:
         return [make_unit(stage, "skip", plan.duel_id, lambda: f"skipped: {family}: {'; '.join(reasons)}", 0.0)]
-    there = read_duel(scene.store, plan.duel_id).processes
-    missing = [number for number in range(stage.processes) if number not in there]
+    missing = _missing(stage, scene, plan)
     return [
         *(gate_units(stage, scene, sides) if missing else []),
         *(
@@ -77,14 +76,30 @@ def _race_units(stage: Stage, scene: Scene, plan: DuelPlan) -> list[Unit]:
     ]
 
 
+def _missing(stage: Stage, scene: Scene, plan: DuelPlan) -> list[int]:
+    """List the processes that a duel lacks, failed ones only where they are to be run again."""
+    there = read_duel(scene.store, plan.duel_id)
+    return [
+        number
+        for number in range(stage.processes)
+        if (there.lacks(number) if scene.retry_failed else number not in there.processes)
+    ]
+
+
 def _run_process(plan: DuelPlan, store: Store, number: int, *, gated: bool) -> str | None:
-    """Run one process of a duel; an arm that races itself needs no gate."""
+    """Run one process of a duel, unless one before it failed; an arm that races itself needs no gate."""
     if gated and (reason := refusal(plan, store)):
         return f"skipped: {reason}"
-    failed = [its for its in read_duel(store, plan.duel_id).processes.values() if its["status"] != "ok"]
-    if not failed:
+    if (said := _failure(plan, store, range(number))) is None:
         run_processes(plan, store, [number])
-        failed = [its for its in read_duel(store, plan.duel_id).processes.values() if its["status"] != "ok"]
+        said = _failure(plan, store, [number])
+    return said
+
+
+def _failure(plan: DuelPlan, store: Store, numbers: Iterable[int]) -> str | None:
+    """Say how the first of some processes failed that did; None where none did."""
+    there = read_duel(store, plan.duel_id).processes
+    failed = [there[number] for number in numbers if number in there and there[number]["status"] != "ok"]
     return f"{failed[0]['status']}: process {failed[0]['process']}: {failed[0]['reason']}" if failed else None
 
 
@@ -93,7 +108,6 @@ def calibration_units(stage: Stage, scene: Scene, overrides: Sequence[list[str]]
     plan = plan_duel(overrides[0], what=stage.what)
     if reason := plan.a.trial.skip or scene.reason(plan.a.trial.config):
         return [make_unit(stage, "skip", plan.duel_id, lambda: f"skipped: {reason}", 0.0)]
-    there = read_duel(scene.store, plan.duel_id).processes
     units = [
         make_unit(
             stage,
@@ -103,8 +117,7 @@ def calibration_units(stage: Stage, scene: Scene, overrides: Sequence[list[str]]
             stage.expect_s,
             f"A/A process {number}",
         )
-        for number in range(stage.processes)
-        if number not in there
+        for number in _missing(stage, scene, plan)
     ]
     if units or plan.duel_id not in {its.duel_id for its in read_calibrations(scene.store)[0].values()}:
         run = partial(_judge, plan, scene.store, stage.processes)

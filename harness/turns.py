@@ -22,6 +22,8 @@ from harness.launch import WORKER, child_environment, kill_group
 
 #: Raised where a checkout of another commit would misread a message; a command that it does not know it refuses itself.
 PROTOCOL: Final = 1
+#: A worker that closed its pipe is expected to end within this time.
+_END_S: Final = 10.0
 
 
 class WorkerError(RuntimeError):
@@ -116,7 +118,10 @@ class LiveWorker:
         return answer
 
     def _last_words(self) -> str:
-        self._child.wait(timeout=10)
+        try:
+            self._child.wait(timeout=_END_S)
+        except subprocess.TimeoutExpired:
+            return f"it closed its pipe, but lived on for {_END_S:g} s; killed"
         if self._answer.exists():  # it failed before it could obey
             return str(json.loads(self._answer.read_text(encoding="utf-8")).get("reason"))
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

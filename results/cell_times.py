@@ -24,7 +24,10 @@ RACED: Final = {"step_s": "step", "batch_s": "batch"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
-    """A confirming duel, the baseline's code as a: its processes' log ratios and verdict, or why there is none."""
+    """A confirming duel, the baseline's code as a: its processes' log ratios and verdict, or why there is none.
+
+    Beside a verdict ``reason`` names the processes that failed before they were run again.
+    """
 
     log_ratios: tuple[float, ...] = ()
     verdict: Verdict | None = None
@@ -87,6 +90,7 @@ def _confirm(suspect: CellVerdict, old: Cell, new: Cell, confirm: Confirm | None
     duel = answer.verdict
     raced = replace(suspect, ratio=duel.ratio, ci90=duel.ci90, n=duel.n)
     words = f"{suspect.words}; the duel: {duel.words('the baseline', 'the new code')}"
+    words += f"; {answer.reason}" if answer.reason else ""
     if confirmed(answer.log_ratios):
         limit = f"{100 * (CONFIRM_RATIO - 1):.0f} %"
         return replace(raced, verdict="WORSE", words=f"{words}; confirmed: the interval lies above {limit}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -36,6 +37,11 @@ def label(name: str, limit: int = 60) -> str:
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
+
+
+def wrapped_label(name: str, width: int) -> str:
+    """Return a name as ``label`` does, in up to three lines of so many characters."""
+    return "\n".join(map(label, textwrap.wrap(name, width, max_lines=3, placeholder=" …")))
 
 
 @lru_cache(maxsize=1)

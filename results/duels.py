@@ -1,9 +1,11 @@
 """Duels as they are kept and read: one immutable file a process, raw times of every leg, and the verdict made of them.
 
     <store>/duels/<duel_id>/process-<k>.json
+    <store>/duels/<duel_id>/process-<k>-attempt-<i>.json    its i-th attempt, the ones before having failed
 
-Guarantees: verdicts are computed when reading, never stored; a process of another machine, or that did not end ok,
-makes the duel not comparable and is named, never dropped. It runs nothing.
+Guarantees: verdicts are computed when reading, never stored; a process of another machine, or whose last attempt did
+not end ok, makes the duel not comparable; a failure is named, also where a later attempt took its place, and never
+dropped. It runs nothing.
 """
 
 from __future__ import annotations
@@ -23,15 +25,16 @@ from results.store import Store, checked_id, write_new
 from results.verdict import Verdict, judge, not_comparable
 
 SCHEMA: Final = 1
-_PROCESS: Final = re.compile(r"process-(\d+)\.json")
+_PROCESS: Final = re.compile(r"process-(\d+)(?:-attempt-([2-9]|[1-9]\d+))?\.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duel:
-    """All processes of one duel that the store holds, by number."""
+    """All processes of one duel that the store holds, by number: the last attempt at each; ``earlier`` ones failed."""
 
     duel_id: str
     processes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    earlier: tuple[tuple[int, dict[str, Any]], ...] = ()
 
     @property
     def first(self) -> dict[str, Any]:
@@ -43,6 +46,25 @@ class Duel:
         """Return the command that remakes the duel as it stands; empty for one kept before commands were."""
         kept = str(self.first.get("command") or "")
         return kept if not kept or self.first.get("until") else f"{kept} --processes {len(self.processes)}"
+
+    @property
+    def failed(self) -> tuple[tuple[int, dict[str, Any]], ...]:
+        """Return every attempt that did not end ok with the number of its process, those run again first."""
+        return (*self.earlier, *(its for its in sorted(self.processes.items()) if its[1]["status"] != "ok"))
+
+    @property
+    def retries(self) -> str:
+        """Name the failures in whose place another attempt was run (METHOD M15); empty where there is none."""
+        told = "; ".join(f"process {number} ended {its['status']}: {its['reason']}" for number, its in self.earlier)
+        return f"run again after {len(self.earlier)} failed: {told}" if told else ""
+
+    def attempts(self, number: int) -> int:
+        """Count the attempts at a process."""
+        return (number in self.processes) + sum(number == its for its, _ in self.earlier)
+
+    def lacks(self, number: int) -> bool:
+        """Tell whether a process is not there, or failed and may be run again."""
+        return number not in self.processes or self.processes[number]["status"] != "ok"
 
     def verdict(self, *, margin: Margin, level: float = 0.90, count: int | None = None) -> Verdict:
         """Judge the first ``count`` processes; NOT_COMPARABLE where one of them failed or ran on another machine."""
@@ -71,14 +93,15 @@ def unit_s(process: Mapping[str, Any], arm: str) -> float:
     return statistics.median(_unit_s(block, arm) for block in process["blocks"])
 
 
-def process_path(store: Store, duel_id: str, number: int) -> Path:
-    """Return where a process of a duel is kept."""
-    return store.folder / "duels" / checked_id(duel_id, "duel id") / f"process-{number:03d}.json"
+def process_path(store: Store, duel_id: str, number: int, attempt: int = 1) -> Path:
+    """Return where an attempt at a process of a duel is kept."""
+    again = f"-attempt-{attempt}" if attempt > 1 else ""
+    return store.folder / "duels" / checked_id(duel_id, "duel id") / f"process-{number:03d}{again}.json"
 
 
-def write_process(store: Store, duel_id: str, number: int, process: Mapping[str, Any]) -> Path:
-    """Write a process once; FileExistsError where it is there, ValueError for NaN."""
-    path = process_path(store, duel_id, number)
+def write_process(store: Store, duel_id: str, number: int, process: Mapping[str, Any], attempt: int = 1) -> Path:
+    """Write an attempt at a process once; FileExistsError where it is there, ValueError for NaN."""
+    path = process_path(store, duel_id, number, attempt)
     text = json.dumps({"schema": SCHEMA, **process}, sort_keys=True, allow_nan=False) + "\n"
     write_new(path, text)
     return path
@@ -86,12 +109,23 @@ def write_process(store: Store, duel_id: str, number: int, process: Mapping[str,
 
 def read_duel(store: Store, duel_id: str) -> Duel:
     """Read all processes of a duel, which may be none; ValueError names a file that cannot be understood."""
-    processes = {}
-    for path in sorted((store.folder / "duels" / checked_id(duel_id, "duel id")).glob("process-*.json")):
-        found = _PROCESS.fullmatch(path.name)
-        if found:
-            processes[int(found[1])] = _read(path, store)
-    return Duel(duel_id=duel_id, processes=processes)
+    processes: dict[int, dict[str, Any]] = {}
+    earlier = []
+    for (number, attempt), process in read_attempts(store, duel_id).items():
+        if number in processes:
+            if processes[number].get("status") == "ok":
+                raise ValueError(f"duels/{duel_id}: process {number} has attempt {attempt}, but ended ok before")
+            earlier.append((number, processes[number]))
+        processes[number] = process
+    return Duel(duel_id=duel_id, processes=processes, earlier=tuple(earlier))
+
+
+def read_attempts(store: Store, duel_id: str) -> dict[tuple[int, int], dict[str, Any]]:
+    """Read every file of a duel, in order, by number of the process and of the attempt; ValueError as ``read_duel``."""
+    folder = store.folder / "duels" / checked_id(duel_id, "duel id")
+    found = [(_PROCESS.fullmatch(path.name), path) for path in folder.glob("process-*.json")]
+    files = sorted((int(name[1]), int(name[2] or 1), path) for name, path in found if name)
+    return {(number, attempt): _read(path, store) for number, attempt, path in files}
 
 
 def duel_ids(store: Store) -> list[str]:
@@ -141,6 +175,7 @@ def summarise(
 ) -> dict[str, Any]:
     """Return the verdict as JSON data with everything that a reader needs to believe it."""
     ended = [process for process in duel.processes.values() if process["status"] == "ok"]
+    failed = [{"process": number, **{name: its[name] for name in ("status", "reason")}} for number, its in duel.failed]
     machine = machine_id(ended[0]["environment"]) if ended else ""
     return {
         "verdict": verdict.verdict,
@@ -161,7 +196,8 @@ def summarise(
         "machine": machine or None,
         "duel_id": duel.duel_id,
         "command": duel.command if duel.processes else None,
-        "notes": _notes(ended, calibration),
+        "failed": failed,
+        "notes": [*([duel.retries] if duel.earlier else []), *_notes(ended, calibration)],
     }
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from results.duels import duel_ids, process_path, read_duel
+from results.duels import duel_ids, process_path, read_attempts
 from results.frame import machine_id
 from results.store import Problem, Store, say_reason, write_new, write_over
 
@@ -166,25 +166,25 @@ def _merge_duel(duel_id: str, source: Store, into: Store, done: Merged) -> None:
     """Copy the processes of a duel that the target lacks, if all ran on one machine."""
     place = f"{source.folder}/duels/{duel_id}"
     try:
-        theirs, ours = (read_duel(store, duel_id).processes for store in (source, into))
+        theirs, ours = (read_attempts(store, duel_id) for store in (source, into))
     except ValueError as error:
         done.problems.append(Problem(path=place, reason=str(error)))
         return
-    files = {process_path(source, duel_id, number).name: number for number in theirs}
-    contents = {name: process_path(source, duel_id, number).read_bytes() for name, number in files.items()}
-    differ = [number for number in theirs if number in ours and ours[number] != theirs[number]]
+    files = {process_path(source, duel_id, *attempt).name: attempt for attempt in theirs}
+    contents = {name: process_path(source, duel_id, *attempt).read_bytes() for name, attempt in files.items()}
+    differ = [attempt for attempt in theirs if attempt in ours and ours[attempt] != theirs[attempt]]
     machines = [
         {machine_id(process["environment"]) for process in its.values() if process.get("environment")}
         for its in (ours, theirs)
     ]
     if differ or (all(machines) and machines[0] != machines[1]):
         apart = _keep_apart(into, f"conflicts/duels/{duel_id}", b"".join(contents.values()), contents)
-        why = f"process {differ[0]} is another one" if differ else "its processes ran on another machine"
+        why = f"process {differ[0][0]} is another one" if differ else "its processes ran on another machine"
         done.conflicts.append(Problem(path=place, reason=f"{into.folder} has this duel, but {why}; kept in {apart}"))
         return
     folder = into.folder / "duels" / duel_id
-    for name, number in files.items():
-        if number in ours:
+    for name, attempt in files.items():
+        if attempt in ours:
             done.same["processes of duels"] += 1
         else:
             write_new(folder / name, contents[name])

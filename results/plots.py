@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from results.arms import DIFFERENT, arms_in, is_different, off_text, without_sign
-from results.drawing import add_legend, label
+from results.drawing import add_legend, label, wrapped_label
 from results.styles import Style, legend_name, line_of, styles_of
 from results.text import direction, significant
 
@@ -88,7 +88,7 @@ def _plot_curves(curves: pd.DataFrame, about: str, against: str, styles: dict[st
     for axis, (_, panel) in zip(axes, panels, strict=False):
         for arm in arms_in(panel):
             _draw_curve(axis, panel[panel["backend"] == arm], against, styles[arm])
-        axis.set_title(_panel_title(panel, about, 52 if columns < 3 else 44), fontsize=9.5)
+        axis.set_title(_panel_title(panel, about, 40 if columns < 3 else 32), fontsize=9.5)
         metric = panel["metric"].iloc[0]
         better = direction(metric)
         axis.set_ylabel(label(f"validation {metric}") + (f"\n({better})" if better else ""))
@@ -155,14 +155,14 @@ def _cell_name(row: pd.Series[Any], about: str) -> str:
     return str(row["model"]) if about else f"{row['dataset']} / {row['task']} / {row['model']}"
 
 
-def _panel_title(panel: pd.DataFrame, about: str, limit: int) -> str:
-    """Name a panel's cell and, below, which of its arms is another function, and how far it is."""
-    lines = [label(_cell_name(panel.iloc[0], about), limit)]
+def _panel_title(panel: pd.DataFrame, about: str, width: int) -> str:
+    """Name a panel's cell and, below, which of its arms is another function, and how far it is, in lines that fit."""
+    names = [_cell_name(panel.iloc[0], about)]
     for arm in arms_in(panel):
         first = panel[panel["backend"] == arm].iloc[0]
         if is_different(arm):
-            lines.append(label(f"≠ {without_sign(arm)}: {off_text(first['off'])}", limit))
-    return "\n".join(lines)
+            names.append(f"≠ {without_sign(arm)}: {off_text(first['off'])}")
+    return "\n".join(wrapped_label(name, width) for name in names)
 
 
 def _draw_curve(axis: Axes, curve: pd.DataFrame, against: str, style: Style) -> None:

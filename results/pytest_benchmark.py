@@ -1,7 +1,8 @@
 """The times of a store's cells in pytest-benchmark's JSON form, for its ``compare`` and for dashboards that read it.
 
 Guarantees: one benchmark for each cell and span of a step, its raw times under ``stats.data``; cells that differ in the
-library alone share a group. No host, user or path goes in: the machine is named by relduel's fingerprint.
+library alone share a group, cells of different machines never do. No host, user or path goes in: a machine is named by
+relduel's fingerprint.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ _FORM: Final = "5.1.0"
 def benchmark_document(cells: Iterable[Cell], *, commit: Mapping[str, Any], written_at: str) -> dict[str, Any]:
     """Return the document; ``commit`` has ``id``, ``time``, ``dirty`` and ``branch``, null where they are unknown.
 
-    ``written_at`` is an ISO 8601 time. Cells without times, or of another machine than the first, are left out.
+    ``written_at`` is an ISO 8601 time. Cells without times are left out. The form has room for one machine: of several
+    ``machine_info`` is the first, ``machines`` are all, and each benchmark has its own in its group and names.
     """
     timed = [cell for cell in cells if any(trial.step_s for trial in cell.trials)]
-    here = [cell for cell in timed if cell.machine == timed[0].machine]
-    environment = here[0].environment if here else {}
+    machines = {cell.machine: _machine(cell.environment, cell.machine) for cell in timed}
+    several = len(machines) > 1
     return {
-        "machine_info": _machine(environment, here[0].machine if here else ""),
+        "machine_info": next(iter(machines.values()), _machine({}, "")),
+        **({"machines": [*machines.values()]} if several else {}),
         "commit_info": {
             "id": commit.get("id") or "unversioned",
             "time": commit.get("time"),
@@ -37,8 +40,8 @@ def benchmark_document(cells: Iterable[Cell], *, commit: Mapping[str, Any], writ
             "branch": commit.get("branch") or "(unknown)",
         },
         "benchmarks": [
-            _benchmark(cell, span, [value for trial in cell.trials for value in getattr(trial, name)])
-            for cell in here
+            _benchmark(cell, span, [value for trial in cell.trials for value in getattr(trial, name)], several=several)
+            for cell in timed
             for span, name in (("step", "step_s"), ("batch", "sample_s"))
             if any(getattr(trial, name) for trial in cell.trials)
         ],
@@ -64,16 +67,19 @@ def _machine(environment: Mapping[str, Any], machine: str) -> dict[str, Any]:
     }
 
 
-def _benchmark(cell: Cell, span: str, seconds: Sequence[float]) -> dict[str, Any]:
+def _benchmark(cell: Cell, span: str, seconds: Sequence[float], *, several: bool) -> dict[str, Any]:
+    """Return the benchmark of a cell's span; with ``several`` machines its names say on which one."""
     names = [str(settings_of(cell.config, part).get("name", "?")) for part in ("dataset", "task")]
     family = str(settings_of(cell.config, "model").get("family", "?"))
     backend = str(settings_of(cell.config, "backend").get("name", "?"))
+    param = f"{backend}-{cell.cell[:8]}" + (f"-{cell.machine[:8]}" if several else "")
+    place = f" on {cell.machine[:8]}" if several else ""
     return {
-        "group": plain(f"{'/'.join(names)} {family} {span}", 120),
-        "name": plain(f"{span}[{backend}-{cell.cell[:8]}]", 120),
-        "fullname": plain(f"{cell.label}::{span}", 240),
+        "group": plain(f"{'/'.join(names)} {family} {span}{place}", 120),
+        "name": plain(f"{span}[{param}]", 120),
+        "fullname": plain(f"{cell.label}::{span}{place}", 240),
         "params": {"backend": backend},
-        "param": f"{backend}-{cell.cell[:8]}",
+        "param": param,
         "extra_info": {"cell": cell.cell, "machine": cell.machine, "trials": len(cell.trials)},
         "options": {
             "disable_gc": False,

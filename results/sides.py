@@ -100,7 +100,7 @@ def fault_of(duel: Duel) -> str | None:
     """Say what makes a duel's files unfit to be read as a race; None where nothing does."""
     if not duel.processes:
         return "no process of it has ended"
-    for number, process in duel.processes.items():
+    for number, process in (*duel.earlier, *duel.processes.items()):
         needed: dict[str, type] = {"environment": dict, "sides": dict, "differences": dict, "started_at": str}
         needed |= {"status": str} | ({"steady": bool} if process.get("status") == "ok" else {})
         wrong = [name for name, kind in needed.items() if not isinstance(process.get(name), kind)]

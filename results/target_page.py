@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 
 from results.arms import arms_in, without_sign
 from results.blocks import Block, Picture, Prose, Table
-from results.drawing import add_legend, label
+from results.drawing import add_legend, label, wrapped_label
 from results.frame import pairs_frame
 from results.gate import Parity
 from results.listings import make_table
@@ -220,7 +220,7 @@ def _picture(named: pd.DataFrame, times: Mapping[str, TimeToTarget]) -> tuple[Pi
         first = members.iloc[0]
         task, model, target = _heading(first, times[first["trial_id"]].target)
         for axis, unit in zip(row, ("epochs trained", "training time (s)"), strict=False):
-            axis.set_title(label(f"{task}, {model}", 52), fontsize=9.5)
+            axis.set_title(wrapped_label(f"{task}, {model}", 46), fontsize=9.5)
             axis.set_xlabel(unit)
             axis.set_ylabel(label(f"share at {target}"))
             axis.set_xlim(left=0)

@@ -410,6 +410,21 @@ def test_benchmark_statistics_are_those_of_the_raw_times() -> None:
     assert document["machine_info"]["node"] == cells[0].machine
 
 
+def test_benchmarks_of_two_machines_all_stand_and_never_side_by_side() -> None:
+    """A cell of a second machine is there with its times, in a group and under names of its own, as the form wants."""
+    elsewhere = make_records(range(3), backend="dgl", environment={"cpu": "another processor"})
+    cells = gather([*make_records(range(3)), *elsewhere]).cells
+    document = benchmark_document(cells, commit={}, written_at="2026-01-01T00:00:00+00:00")
+    steps = [its for its in document["benchmarks"] if its["name"].startswith("step")]
+    assert len(steps) == len(cells) == 2
+    assert len({its["extra_info"]["machine"] for its in steps}) == len({its["group"] for its in steps}) == 2
+    assert all(its["extra_info"]["machine"][:8] in its[name] for its in steps for name in ("group", "name", "fullname"))
+    assert {its["node"] for its in document["machines"]} == {cell.machine for cell in cells}
+    alone = benchmark_document(cells[:1], commit={}, written_at="2026-01-01T00:00:00+00:00")
+    assert "machines" not in alone
+    assert cells[0].machine[:8] not in alone["benchmarks"][0]["name"]
+
+
 @pytest.fixture
 def real_cell() -> Cell:
     """Return a cell of the small shop as a sweep would record it, promoted at a commit."""

@@ -132,6 +132,16 @@ def page_records() -> dict[str, TrialRecord]:
     return {"record": record, "eager": eager, "skipped": skipped, "tracing": tracing}
 
 
+def test_heads_of_the_page_s_tables_can_be_read_alone() -> None:
+    """No head leans on its neighbour's words, none stands twice, and no table is wider than a page shows."""
+    tables = [block for block in compile_blocks([*page_records().values()]) if isinstance(block, Table)]
+    for table in tables[:2]:
+        titles = [column.title for column in table.columns]
+        assert len(set(titles)) == len(titles) <= 14
+        assert all(title[0].isupper() for title in titles)
+    assert "First step, cold (s)" in {column.title for column in tables[0].columns}
+
+
 def page_text(blocks: Sequence[Block]) -> str:
     """Return everything that prose and lists of a page say."""
     return "\n".join(
@@ -144,12 +154,12 @@ def page_text(blocks: Sequence[Block]) -> str:
 def test_page_has_a_place_for_each_trial_and_names_why() -> None:
     """Each trial that was to compile is in the matrix; breaks, blockers and refusals are named; tracing has no time."""
     blocks = compile_blocks([*page_records().values()])
-    timed, outcomes = (its for its in blocks if isinstance(its, Table))
+    start, gain, outcomes = (its for its in blocks if isinstance(its, Table))
     assert "3 trials were to compile: 2 ok, 1 skipped" in page_text(blocks)
     assert outcomes.rows[0][3:] == ("3 graphs, 2 breaks, 1 fallbacks", "skipped", "one graph")
     assert [its.title for its in outcomes.columns][3:] == ["model", "max-autotune", "model (traced only)"]
-    assert [row[3] for row in timed.rows] == ["model", "max-autotune"]
-    assert timed.rows[0][13] == "never"
+    assert [row[3] for row in start.rows] == [row[3] for row in gain.rows] == ["model", "max-autotune"]
+    assert gain.rows[0][6] == "never"
     for said in ("2 x", "pkg/m.py:3: item", "allowed is cuda", "lib/conv.py:7: looks at data (break)"):
         assert said in page_text(blocks)
     assert compile_blocks([page_records()["eager"]]) == ()

@@ -24,7 +24,7 @@ from backends.registry import UnavailableError
 from backends.sampler import TemporalSampler
 from backends.tensors import to_tensor
 from backends.weights import build_model
-from harness import compile_trial
+from harness import compile_trial, compile_watch
 from harness.compile_config import CompileConfig
 from harness.compile_facts import compile_facts
 from harness.compile_parity import compare, parity_of, summarise
@@ -274,6 +274,29 @@ def test_hit_limit_is_a_fallback() -> None:
     assert section["graphs"] == 2
     assert section["fallbacks"] >= 1
     assert section["failures"] or section["frames"] > section["graphs"]
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_no_compilation_is_forgotten(watched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound of torch's own list every recompile counts; what came unseen at once is no smaller count."""
+    monkeypatch.setattr(compile_watch, "_MAX_PENDING", 6)
+    watch = CompileWatch.start(compile_config(dynamic=False))
+    with torch._dynamo.config.patch(recompile_limit=64):
+        compiled = torch.compile(_breaking, backend="eager", dynamic=False)
+        for step, size in enumerate(range(2, 14)):
+            if watched:
+                watch.enter("train", step)
+            compiled(-torch.ones(size))
+    if not watched:
+        with pytest.raises(RuntimeError, match="6 compilations or more in build, step 0: lost count"):
+            watch.section()
+        return
+    section = watch.section()
+    # Each size is a graph up to the break; what follows it is compiled for its two first sizes or more.
+    firsts = [its for its in section["failed_guards"] if its["where"].endswith(f":{_breaking.__code__.co_firstlineno}")]
+    assert [its["step"] for its in firsts] == list(range(1, 12))
+    assert section["graphs"] == len([its for its in section["events"] if its["forward"] is not False])
+    assert section["graph_breaks"] == 12
 
 
 def test_each_watch_counts_from_its_own_start() -> None:

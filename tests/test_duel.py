@@ -13,12 +13,13 @@ import pytest
 import torch
 from small_shop import SMALL, finish, relduel, start
 
-from harness import arms, duel
+from harness import arms, duel, turns
 from harness.arms import Arm, build_arm, no_collector
 from harness.calibrate import Calibration, calibration_path, find_calibration
 from harness.duel import refusal, run_processes
 from harness.duel_blocks import Leg, measurements, run_blocks, units_of_leg
 from harness.duel_plan import DuelPlan, plan_duel
+from harness.turns import LiveWorker, WorkerError
 from results.duels import Duel, log_ratio, process_path, read_duel, unit_s, write_process
 from results.environment import collect_environment
 from results.margin import Margin
@@ -239,6 +240,28 @@ def test_differences_are_named(plan: DuelPlan) -> None:
     assert other.duel_id != plan.duel_id != replace(plan, what="forward").duel_id
 
 
+def test_sides_are_called_by_what_was_given(tmp_path: Path) -> None:
+    """Each interpreter and checkout has the name of its folder, no path; what was not given is this one."""
+    pythons, checkouts = [], []
+    for name in ("torch26", "torch211"):
+        python, checkout = tmp_path / name / "bin" / "python", tmp_path / name / "relduel"
+        for file in (python, checkout / "harness" / "worker.py"):
+            file.parent.mkdir(parents=True)
+            file.touch()
+        pythons.append(python)
+        checkouts.append(checkout)
+    both = plan_duel([*TINY, f"a.python={pythons[0]}", f"b.python={pythons[1]}"])
+    assert both.differences == {"python": ("torch26", "torch211")}
+    assert [its.rpartition(" · ")[2] for its in both.labels.values()] == ["python torch26", "python torch211"]
+    one = plan_duel([*TINY, f"b.python={pythons[0]}"])
+    assert one.differences == {"python": ("this", "torch26")}
+    same = plan_duel([*TINY, f"a.checkout={checkouts[0]}", f"b.checkout={checkouts[1]}"])
+    assert same.differences == {"checkout": ("relduel (a)", "relduel (b)")}
+    for plan in (both, one, same):
+        assert str(tmp_path) not in f"{plan.differences} {plan.labels} {plan.command}"
+    assert plan_duel(TINY).labels == dict.fromkeys("ab", one.a.trial.label)
+
+
 def test_processes_are_kept_once_and_torn_files_are_named(tmp_path: Path) -> None:
     """A process is written whole and never again; a truncated file is an error that says which."""
     store = Store(tmp_path)
@@ -337,6 +360,21 @@ def test_arms_of_another_interpreter_take_turns(tmp_path: Path, plan: DuelPlan) 
     answer = duel._run_in_turns(broken, 0, 120, tmp_path / "log.txt", lambda done, total: None)
     assert answer["status"] == "error"
     assert "nowhere" in answer["reason"] or "FileNotFound" in answer["reason"]
+
+
+def test_a_worker_that_closes_its_pipe_and_lives_on_is_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the process of the duel with a reason, and the worker is gone."""
+    closes = "import json, os, sys, time; os.close(json.load(open(sys.argv[1]))['replies']); time.sleep(60)"
+    monkeypatch.setattr(turns, "WORKER", ("-c", closes))
+    monkeypatch.setattr(turns, "_END_S", 0.2)
+    options: dict[str, Any] = {"threads": 1, "timeout_s": 30, "log": tmp_path / "log.txt"}
+    with LiveWorker({}, **options, python=None, checkout=None) as worker:
+        with pytest.raises(WorkerError, match=r"the worker ended: it closed its pipe, but lived on for 0\.2 s; killed"):
+            worker.read()
+        assert worker._child.poll() is None
+    assert worker._child.returncode == -signal.SIGKILL
 
 
 @pytest.mark.slow

@@ -236,6 +236,29 @@ def test_many_cells_make_a_table_and_a_figure_a_task() -> None:
     assert list(plot_step_time(trials)) == list(figures)
 
 
+@pytest.mark.parametrize("num", [1, 2, 5, 9])
+def test_no_title_of_a_panel_leaves_its_column(num: int) -> None:
+    """Long names of models are broken into lines within the figure, and do not reach into the next one."""
+    settings = {"family": "sage", "conv": "primitive", "norm": "before", "residual": True, "activation": "relu"}
+    records = [
+        replace(base := make_record(trial_id=f"t{at}"), config=base.config | {"model": settings | {"channels": at}})
+        for at in range(num)
+    ]
+    trials = trials_frame(records)
+    for figure in (
+        *plot_convergence(curves_frame(records, trials), "epoch").values(),
+        *plot_step_time(trials).values(),
+    ):
+        figure.draw_without_rendering()
+        assert figure.axes
+        for axis in figure.axes:
+            column = figure.bbox.width / (axis.get_subplotspec().get_gridspec().ncols if axis.get_title() else 1)
+            for text in (axis.title, *axis.texts):
+                box = text.get_window_extent()
+                assert box.width <= column, text.get_text()
+                assert 0 <= box.x0 <= box.x1 <= figure.bbox.width, text.get_text()
+
+
 def test_settings_that_say_where_a_trial_ran_are_those_that_no_config_id_knows() -> None:
     """The room of results keeps its own list, for it imports nothing of ours: it is held against the harness's here."""
     assert {tuple(name.split(".")) for name in WHEREABOUTS} == set(config_module.ENVIRONMENT)

@@ -181,6 +181,22 @@ def test_a_duel_is_never_made_of_two_machines(tmp_path: Path) -> None:
     assert len(list((whole.folder / "conflicts" / "duels").iterdir())) == 2
 
 
+def test_attempts_go_along_with_their_duel(tmp_path: Path) -> None:
+    """A merge copies the failed attempt and the one in its place; another second attempt is a conflict."""
+    whole, other, third = (Store(tmp_path / name) for name in ("whole", "other", "third"))
+    failed = {"status": "oom", "reason": "no room", "environment": {}}
+    for store in (whole, other, third):
+        write_process(store, "d1", 0, failed)
+    write_process(other, "d1", 0, failed | {"status": "timeout"}, attempt=2)
+    assert not merge_stores([other], whole).conflicts
+    found = read_duel(whole, "d1")
+    assert [its["status"] for _, its in found.failed] == ["oom", "timeout"]
+    write_process(third, "d1", 0, failed | {"status": "error"}, attempt=2)
+    (conflict,) = merge_stores([third], whole).conflicts
+    assert "process 0 is another one" in conflict.reason
+    assert read_duel(whole, "d1") == found
+
+
 def test_the_later_calibration_stands(tmp_path: Path) -> None:
     """Of two calibrations of one machine the later counts, in either order, and the other is kept."""
     days = [json.dumps({"started_at": f"2026-11-2{day}"}) for day in (1, 2)]

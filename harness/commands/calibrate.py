@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
     from harness.calibrate import ADVICE, NUM_PROCESSES, calibrate
     from harness.duel import BusyDeviceError
     from harness.duel_plan import plan_duel
+    from harness.inductor_link import inductor_fault
     from results.duels import read_duel
     from results.pools import pool_rates
     from results.store import Store
@@ -47,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
     if any(text.startswith(("a.", "b.")) for text in options.overrides):
         raise ValueError("a calibration races a config with itself; allowed are common overrides only")
     plan = plan_duel(options.overrides, what=options.what, plants=tuple(options.plant), verb="calibrate")
+    if fault := inductor_fault(plan.a.trial.config):
+        raise ValueError(f"compile.backend=inductor: {fault}")
     store = Store(options.store)
     try:
         found, verdict = calibrate(plan, store, processes=num)
@@ -54,23 +57,25 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(str(error)) from None
     if found is None:
         raise ValueError(f"too few processes ended ok: {verdict.reason}")
+    duel = read_duel(store, plan.duel_id)
     document = {
         **found.to_dict(),
         "n": len(found.log_ratios),
+        "retries": duel.retries,
         "processes_of_a_duel": found.num_processes(turns=False),
         "margin": {"difference": found.margin.difference, "equivalence": found.margin.equivalence},
     }
     rates = {}
     if options.rates:
-        rates = pool_rates(
-            read_duel(store, plan.duel_id), found.num_processes(turns=plan.in_turns), margin=found.margin
-        )
+        rates = pool_rates(duel, found.num_processes(turns=plan.in_turns), margin=found.margin)
         document["rates"] = {name: asdict(its) for name, its in rates.items()}
     if options.json:
         print_json(document)
     else:
         print(f"machine {found.machine}: standard deviation of a process {100 * found.sd:.1f} %")
         print(f"{found.verdict}: {verdict.words('the arm', 'itself')}")
+        if duel.retries:
+            print(duel.retries)
         print(
             f"a duel takes {found.num_processes(turns=False)} processes here and calls a difference of "
             f"{100 * (found.margin.difference - 1):.0f} % or more WORSE or BETTER"

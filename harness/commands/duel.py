@@ -23,7 +23,8 @@ example:
 
 Overrides that begin with a. or b. are one side's own; the others are common. The ratio is b over a in time: WORSE means
 that b is slower. a.python= or b.python= names another interpreter, a.checkout= another checkout of relduel; such sides
-take turns in two processes. Missing parity gates are run first. Started again, a duel goes on where it stopped.
+take turns in two processes. Missing parity gates are run first. Started again, a duel goes on where it stopped; a
+process that failed is run once more, and the verdict names the failure.
 """
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the missing processes and print the verdict; return 1 for a pair that may not be compared."""
     from harness.duel import BusyDeviceError, refusal, run_missing_gates
     from harness.duel_plan import plan_duel
+    from harness.inductor_link import inductor_fault
     from results.store import Store
     from results.verdict import not_comparable
 
@@ -62,6 +64,9 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--processes and --until: allowed is one of them")
     deadline = time.monotonic() + (_seconds(options.budget) if options.budget else math.inf)
     plan = plan_duel(options.overrides, what=options.what, slow_down=options.slow_down, bare=options.bare_b)
+    for name, side in plan.sides.items():
+        if not side.python and (fault := inductor_fault(side.trial.config)):
+            raise ValueError(f"{name}.compile.backend=inductor: {fault}")
     store = Store(options.store)
     if not options.no_gates:
         run_missing_gates(plan, store)
@@ -88,8 +93,10 @@ def _race(options: argparse.Namespace, plan: DuelPlan, store: Store, deadline: f
 
     say_resumed(plan, store)
     run_processes(plan, store, [0], go_on=go_on, until=options.until)
-    processes = read_duel(store, plan.duel_id).processes
-    environment = processes[0]["environment"] if 0 in processes else {}
+    duel = read_duel(store, plan.duel_id)
+    if 0 in duel.processes and duel.lacks(0):  # it has failed just now: one attempt a call
+        return _print(options, plan, store, duel.verdict(margin=Margin()), None)
+    environment = duel.processes[0]["environment"] if 0 in duel.processes else {}
     calibration = find_calibration(environment) if environment else None
     if calibration is not None:
         copy_calibration(calibration, store)
@@ -118,7 +125,7 @@ def _print(options: argparse.Namespace, plan: Any, store: Any, verdict: Any, cal
         verdict,
         calibration=calibration.to_dict() if calibration else None,
         same_function=plan.same_function,
-        labels={name: side.trial.label for name, side in plan.sides.items()},
+        labels=plan.labels,
         differences={name: list(pair) for name, pair in plan.differences.items()},
         what=plan.what,
     )

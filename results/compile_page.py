@@ -43,7 +43,7 @@ _START: Final = (
 )
 _GAIN: Final = (
     *("Step, eager (ms)", "Step, compiled (ms)", "Break-even steps", "Break-even epochs"),
-    *("Eager to its best score (s)", "Compiled to that score (s)"),
+    *("Eager to the target or its best score (s)", "Compiled to it (s)"),
 )
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -32,6 +33,9 @@ from backends.subgraph import EdgeSet, NodeSet, Subgraph
 from backends.tensors import to_tensor
 from tasks.graph import GraphSpec, Int64Array
 from tasks.task import SeedTable, Split
+
+#: Numbers of moments fit in an int64.
+_MAX_MOMENTS: Final = 2**63 - 1
 
 
 class TorchTemporalSampler:
@@ -68,10 +72,10 @@ class TorchTemporalSampler:
     def _neighbours(self) -> tuple[Tensor, Tensor]:
         """Return the row among all tables of each neighbour, and its moment; the moments ascend."""
         csr, num = self.csr, len(self.csr.neighbour)
-        if len(csr.indptr) * len(csr.distinct_time) > np.iinfo(np.int64).max:
+        if len(csr.indptr) * len(csr.distinct_time) > _MAX_MOMENTS:
             raise ValueError(
-                f"the graph has {len(csr.indptr)} nodes over its relations and {len(csr.distinct_time)} times: "
-                "sampler.kernel='torch' takes a product below 2**63; allowed is 'numba'"
+                f"sampler.kernel='torch': the graph has {len(csr.indptr)} nodes over its relations and "
+                f"{len(csr.distinct_time)} times, and moments are numbered up to {_MAX_MOMENTS}; allowed is 'numba'"
             )
         word = self._on_device(csr.neighbour)
         node = torch.repeat_interleave(self._indptr.diff(), output_size=num)

@@ -41,7 +41,8 @@ class NodeSet:
 class EdgeSet:
     """The e sampled edges of one relation: ``src`` and ``dst`` i64[e] are local positions in the two node sets.
 
-    ``ascending`` says that ``dst`` ascends, as the samplers' does; False: whoever wants to know has to look.
+    ``ascending`` says that ``dst`` is known to ascend, as the samplers' does, so that nobody has to look, which on a
+    device takes a wait; whoever reorders edges takes it back.
     """
 
     src: Indices

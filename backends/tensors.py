@@ -37,13 +37,13 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """Return a tensor on ``device``: itself where it is there.
 
     From the host to a GPU it goes through pinned memory, so that the host does not wait for the copy; what comes after
-    it on the current stream does.
+    it on the current stream does. For a copy to the host it does wait, or it could read what is not there yet.
     """
     device = torch.device(device)
     with span("copy"):
         if device.type == "cuda" and tensor.device.type == "cpu" and tensor.nbytes <= _MAX_PINNED_BYTES:
             tensor = tensor.pin_memory()
-        return tensor.to(device, non_blocking=True)
+        return tensor.to(device, non_blocking=tensor.device.type == "cpu")
 
 
 def to_array(tensor: Tensor | npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -75,7 +75,7 @@ def test_to_device_leaves_a_tensor_of_the_cpu_alone() -> None:
 
 
 def test_a_copy_from_a_gpu_waits() -> None:
-    """A tensor of the GPU that is asked for on the host is there when the call returns; on the GPU it stays unpinned."""
+    """A tensor of the GPU that is asked for on the host is there when the call returns; none is pinned."""
     for device, done in (("cpu", [("cpu", False)]), ("cuda", [("cuda", False)])):
         tensor = HostTensor(1000)
         tensor.device = torch.device("cuda")

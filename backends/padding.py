@@ -5,11 +5,13 @@ added node, so that no real node hears of one, and nothing flows back; added edg
 destinations that ascend ascending. Added rows and nodes show row 0 of their table as the first seed would see it. With
 ``blocks`` every prefix of hops is on the grid, since each is what a layer sees; without, only the whole is.
 
-A table without rows has no nodes in any batch: it is left alone, with its relations.
+A table without rows has no nodes in any batch: it is left alone, with its relations. The work is numpy's: what was
+drawn on a device comes to the host for it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.spec import Padding
-from backends.subgraph import EdgeSet, NodeSet, Subgraph, layer_views
+from backends.subgraph import EdgeSet, Indices, NodeSet, Subgraph, layer_views
+from backends.tensors import to_array
 from tasks.graph import Int64Array
 
 #: Stretches ``begin:end`` of positions.
@@ -109,8 +112,9 @@ class _Gaps:
     def num_added(self) -> int:
         return sum(end - begin for begin, end in self.added)
 
-    def fill(self, values: Int64Array, fillers: Int64Array) -> Int64Array:
+    def fill(self, values: Indices, fillers: Int64Array) -> Int64Array:
         """Return the values with the fillers in the gaps, each in their order."""
+        values = to_array(values)
         out = np.empty(self.added[-1][1], np.int64)
         for source, stretches in ((values, self.real), (fillers, self.added)):
             taken = 0
@@ -128,8 +132,9 @@ class _Nodes:
     gaps: _Gaps
     position: Int64Array | None
 
-    def move(self, ends: Int64Array) -> Int64Array:
+    def move(self, ends: Indices) -> Int64Array:
         """Return where ends of edges went."""
+        ends = to_array(ends)
         return ends if self.position is None else self.position[ends]
 
 
@@ -145,7 +150,7 @@ def _pad_nodes(its: NodeSet, num_seeds: int, padding: Padding, *, blocks: bool) 
             node_id=gaps.fill(its.node_id, zeros),
             seed_index=gaps.fill(its.seed_index, zeros),
             num_per_hop=gaps.num_per_hop,
-            row_id=np.concatenate((its.row_id, np.zeros(rows_to_add, np.int64))),
+            row_id=np.concatenate((to_array(its.row_id), np.zeros(rows_to_add, np.int64))),
             row_index=gaps.fill(its.row_index, num_rows + np.arange(gaps.num_added) % rows_to_add),
         ),
         gaps=gaps,
@@ -168,11 +173,12 @@ def _pad_edges(its: EdgeSet, src: _Nodes, dst: _Nodes, padding: Padding, *, bloc
             starts.append(first_src + count % (end_src - first_src))
             ends.append(first_dst + count * (end_dst - first_dst) // num)
     if not starts:
-        return EdgeSet(src=src.move(its.src), dst=dst.move(its.dst), num_per_hop=its.num_per_hop)
+        return dataclasses.replace(its, src=src.move(its.src), dst=dst.move(its.dst))
     return EdgeSet(
         src=gaps.fill(src.move(its.src), np.concatenate(starts)),
         dst=gaps.fill(dst.move(its.dst), np.concatenate(ends)),
         num_per_hop=gaps.num_per_hop,
+        ascending=its.ascending,
     )
 
 

@@ -81,19 +81,26 @@ def absorb_tensor(state: Tensor | int, word: Tensor) -> Tensor:
 
 
 def permute_tensor(key: Tensor, degree: Tensor, position: Tensor, *, rounds: int = ROUNDS) -> Tensor:
-    """Do ``permute`` on int64 tensors of one shape [n], elementwise."""
-    bits = (degree - 1).double().frexp().exponent.to(degree.dtype)
-    drawn = position.clone()
-    outside = (degree > 1).nonzero().squeeze(1)
+    """Do ``permute`` on int64 tensors of one shape [n], elementwise.
+
+    The host waits for the device once for every step of the walk, to learn which are still outside.
+    """
+    bits = (degree - 1).double().frexp().exponent.to(degree.dtype).clamp(min=1)
+    low = (bits >> 1).clamp(min=1)
+    high = bits - low
+    drawn = _step_tensor(key, low, high, position, rounds)
+    outside = (drawn >= degree).nonzero().squeeze(1)
     while len(outside):
-        key_out, degree_out, bits_out = key[outside], degree[outside], bits[outside]
-        low = (bits_out >> 1).clamp(min=1)
-        high = bits_out - low
-        mask = (1 << low) - 1
-        x = drawn[outside]
-        for turn in range(rounds):
-            source = x >> low
-            x = ((x ^ absorb_tensor(key_out, turn << 32 | source)) & mask) << high | source
+        x = _step_tensor(key[outside], low[outside], high[outside], drawn[outside], rounds)
         drawn[outside] = x
-        outside = outside[x >= degree_out]
+        outside = outside[x >= degree[outside]]
     return drawn
+
+
+def _step_tensor(key: Tensor, low: Tensor, high: Tensor, x: Tensor, rounds: int) -> Tensor:
+    """Send x through the network once."""
+    mask = (1 << low) - 1
+    for turn in range(rounds):
+        source = x >> low
+        x = ((x ^ absorb_tensor(key, turn << 32 | source)) & mask) << high | source
+    return x

@@ -176,7 +176,7 @@ class TemporalSampler:
         for r, key in enumerate(csr.relation_keys):
             part = slice(relation_start[r], relation_start[r + 1])
             counts = tuple(edges_SHR[:, :, r].sum(axis=0).tolist())
-            edges[key] = EdgeSet(src=src[part], dst=dst[part], num_per_hop=counts)
+            edges[key] = EdgeSet(src=src[part], dst=dst[part], num_per_hop=counts, ascending=True)
         seed_type = csr.table_names[batch.type_index]
         return Subgraph(seed_type=seed_type, seed_time=batch.time, nodes=nodes, edges=edges)
 

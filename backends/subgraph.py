@@ -1,14 +1,24 @@
-"""What the sampler hands to every backend: the nodes and edges around a batch of seeds, as numpy arrays.
+"""What the sampler hands to every backend: the nodes and edges around a batch of seeds.
 
 A subgraph is disjoint: each seed owns its copy of every node it reached. Nodes of a type stand by hop, then seed,
 then first draw; edges by hop, then seed, then draw. So a prefix is what the first hops reached.
+
+Its columns stay where they were drawn: numpy arrays, or tensors on the device of the torch sampler, from which batches
+are built there. Counts are numbers of the host. Whoever computes with numpy takes a column through ``to_array``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.graph import Int64Array, RelationKey
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: A column of a subgraph.
+Indices: TypeAlias = "Int64Array | Tensor"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,20 +30,25 @@ class NodeSet:
     first appearance and ``row_index`` i64[n] points into them: ``row_id[row_index] == node_id``.
     """
 
-    node_id: Int64Array
-    seed_index: Int64Array
+    node_id: Indices
+    seed_index: Indices
     num_per_hop: tuple[int, ...]
-    row_id: Int64Array
-    row_index: Int64Array
+    row_id: Indices
+    row_index: Indices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeSet:
-    """The e sampled edges of one relation: ``src`` and ``dst`` i64[e] are local positions in the two node sets."""
+    """The e sampled edges of one relation: ``src`` and ``dst`` i64[e] are local positions in the two node sets.
 
-    src: Int64Array
-    dst: Int64Array
+    ``ascending`` says that ``dst`` is known to ascend, as the samplers' does, so that nobody has to look, which on a
+    device takes a wait; whoever reorders edges takes it back.
+    """
+
+    src: Indices
+    dst: Indices
     num_per_hop: tuple[int, ...]
+    ascending: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

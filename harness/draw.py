@@ -18,7 +18,7 @@ from torch import Tensor
 from backends.csr import Sampler
 from backends.mirror import mirror_edges
 from backends.subgraph import NodeSet, PairSubgraph, Subgraph
-from backends.tensors import to_tensor
+from backends.tensors import to_array, to_tensor
 from tasks.graph import Int64Array
 from tasks.links import birth_order
 from tasks.task import NO_LINK, SeedTable, Split, TaskSpec
@@ -68,7 +68,7 @@ def draw_destinations(task: TaskSpec, rows: Int64Array, *, split: Split, epoch: 
 
 def linked(nodes: NodeSet, target: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Tell which nodes of the destination table are among the targets [B, M] of the seed that owns them."""
-    found: npt.NDArray[np.bool_] = (target[nodes.seed_index] == nodes.node_id[:, None]).any(axis=1)
+    found: npt.NDArray[np.bool_] = (target[to_array(nodes.seed_index)] == to_array(nodes.node_id)[:, None]).any(axis=1)
     return found
 
 

@@ -117,7 +117,7 @@ def permute_edges(subgraph: Subgraph, generator: np.random.Generator) -> Subgrap
         order = np.concatenate(
             [first + generator.permutation(last - first) for first, last in itertools.pairwise(bounds)]
         )
-        edges[key] = dataclasses.replace(edge_set, src=edge_set.src[order], dst=edge_set.dst[order])
+        edges[key] = dataclasses.replace(edge_set, src=edge_set.src[order], dst=edge_set.dst[order], ascending=False)
     return dataclasses.replace(subgraph, edges=edges)
 
 

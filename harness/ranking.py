@@ -71,8 +71,9 @@ def _local_scores(
         nodes = subgraph.nodes[subgraph.readout]
         output = model(feed.build(subgraph, target)).squeeze(1)
         scores = torch.full((len(part), len(allowed)), -torch.inf, dtype=output.dtype, device=output.device)
-        known = np.flatnonzero(np.isin(nodes.node_id, allowed))  # all but a seed that stands before its own time
-        owner, place = nodes.seed_index[known], np.searchsorted(allowed, nodes.node_id[known])
+        node_id, seed_index = to_array(nodes.node_id), to_array(nodes.seed_index)
+        known = np.flatnonzero(np.isin(node_id, allowed))  # all but a seed that stands before its own time
+        owner, place = seed_index[known], np.searchsorted(allowed, node_id[known])
         where = [to_tensor(index, output.device) for index in (owner, place, known)]
         scores[where[0], where[1]] = output[where[2]]
         yield part, scores

@@ -15,6 +15,7 @@ import torch
 from backends.sampler import TemporalSampler
 from backends.sampler_torch import TorchTemporalSampler
 from backends.subgraph import Subgraph
+from backends.tensors import to_array
 from harness.clock import now_s
 from harness.config import TrialConfig
 from harness.seeding import shuffled_rows
@@ -28,8 +29,8 @@ _NUM_BATCHES: Final = 5
 def check_sampler(config: TrialConfig, folder: Path, on_step: Callable[[int, int], None]) -> dict[str, Any]:
     """Draw the same batches of the train split both ways; return a row for each strategy.
 
-    Seconds are medians over the batches after the first, which compiles and allocates; the device's end with the batch
-    back on the host.
+    Seconds are medians over the batches after the first, which compiles and allocates; each ends with the batch where
+    it was drawn: on the host, or on the device.
     """
     device = torch.device(config.measure.device)
     task = load_task(folder, config.task, **config.dataset.build_options())
@@ -79,7 +80,7 @@ def same_batch(one: Subgraph, other: Subgraph) -> bool:
 
 def _same_sets(one: Any, other: Any) -> bool:
     return one.keys() == other.keys() and all(
-        np.array_equal(getattr(one[key], field.name), getattr(other[key], field.name))
+        np.array_equal(to_array(getattr(one[key], field.name)), to_array(getattr(other[key], field.name)))
         for key in one
         for field in dataclasses.fields(one[key])
     )

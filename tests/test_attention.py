@@ -214,8 +214,8 @@ def test_twin_with_reversed_edges_fails(spec: ModelSpec, library: str, bench: Be
     for src, name, dst in bench.schema.relations:
         if (dst, f"rev_{name}", src) in edges:
             forth, back = bench.subgraph.edges[src, name, dst], bench.subgraph.edges[dst, f"rev_{name}", src]
-            edges[src, name, dst] = replace(back, src=back.dst, dst=back.src)
-            edges[dst, f"rev_{name}", src] = replace(forth, src=forth.dst, dst=forth.src)
+            edges[src, name, dst] = replace(back, src=back.dst, dst=back.src, ascending=False)
+            edges[dst, f"rev_{name}", src] = replace(forth, src=forth.dst, dst=forth.src, ascending=False)
     bench.reference(spec, torch.float32)
     other = replace(bench, subgraph=replace(bench.subgraph, edges=edges))
     rows = other.rows(BackendSpec(name=library), spec, other.model(library, spec)[0])

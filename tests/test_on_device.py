@@ -18,7 +18,7 @@ from backends import tensors
 from backends.base import load_backend
 from backends.dgl import library
 from backends.registry import UnavailableError
-from backends.tensors import to_device
+from backends.tensors import to_array, to_device, to_tensor
 from harness import doctor, surroundings, worker
 from harness.failure import asked_bytes, status_of
 from harness.sweep import run_one
@@ -71,6 +71,23 @@ def test_to_device_leaves_a_tensor_of_the_cpu_alone() -> None:
     """On the CPU nothing is copied."""
     tensor = torch.from_numpy(np.arange(3))
     assert to_device(tensor, "cpu") is tensor
+    assert to_tensor(tensor, "cpu") is tensor
+
+
+def test_a_copy_from_a_gpu_waits() -> None:
+    """A tensor of the GPU that is asked for on the host is there when the call returns; none is pinned."""
+    for device, done in (("cpu", [("cpu", False)]), ("cuda", [("cuda", False)])):
+        tensor = HostTensor(1000)
+        tensor.device = torch.device("cuda")
+        to_device(tensor, device)  # type: ignore[arg-type]
+        assert tensor.done == done
+
+
+def test_arrays_stay_arrays() -> None:
+    """What is numpy already is handed back itself, and a tensor comes as what it holds."""
+    array = np.arange(3)
+    assert to_array(array) is array
+    assert np.array_equal(to_array(torch.arange(3)), array)
 
 
 def test_company_on_the_device_refuses_a_timing_run_with_its_pids(machine: Machine) -> None:

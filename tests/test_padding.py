@@ -302,7 +302,8 @@ def test_twin_whose_added_edges_end_in_node_0_is_red(
     def wrong(its: EdgeSet, src: object, dst: object, padding: Padding, *, blocks: bool) -> EdgeSet:
         right = original(its, src, dst, padding, blocks=blocks)  # type: ignore[arg-type]
         added = len(its.src)
-        return replace(right, dst=np.concatenate([right.dst[:added], np.zeros_like(right.dst[added:])]))
+        wrong_dst = np.concatenate([right.dst[:added], np.zeros_like(right.dst[added:])])
+        return replace(right, dst=wrong_dst, ascending=False)
 
     monkeypatch.setattr(padding_module, "_pad_edges", wrong)
     arena = arena_of(task, MODELS[0], blocks=False)

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from backends.sampler import TemporalSampler
 from backends.sampler_torch import TorchTemporalSampler
 from backends.spec import SamplerSpec
 from backends.subgraph import Subgraph
+from backends.tensors import to_array
 from tasks.graph import ALWAYS, NULL_TIME, GraphSpec, Int64Array, NodeTable, Relation, TableFeatures, read_only
 from tasks.task import SPLITS, SeedTable, Split
 
@@ -50,14 +51,29 @@ def seed_table(entity: str, node: Any, time: Any) -> SeedTable:
     return SeedTable(entity=entity, node=int64(node), time=int64(time), target=np.zeros(len(node)))
 
 
+def on_host(subgraph: Subgraph) -> Subgraph:
+    """Return a subgraph, wherever it was drawn, with its columns in numpy."""
+    its: dict[str, Any] = {
+        name: {
+            key: replace(part, **{field.name: to_array(getattr(part, field.name)) for field in fields(part)})
+            for key, part in getattr(subgraph, name).items()
+        }
+        for name in ("nodes", "edges")
+    }
+    return replace(subgraph, **its)
+
+
 def plain(subgraph: Subgraph) -> dict[str, Any]:
     """Return a subgraph as dictionaries and lists that == compares."""
+    subgraph = on_host(subgraph)
     arrays = [subgraph.seed_time]
     for node_set in subgraph.nodes.values():
         arrays += [node_set.node_id, node_set.seed_index, node_set.row_id, node_set.row_index]
         assert np.array_equal(node_set.row_id[node_set.row_index], node_set.node_id)
     for edge_set in subgraph.edges.values():
         arrays += [edge_set.src, edge_set.dst]
+        assert edge_set.ascending
+        assert (edge_set.dst[1:] >= edge_set.dst[:-1]).all()
     assert {array.dtype for array in arrays} == {np.dtype(np.int64)}
     return {
         "seeds": (subgraph.seed_type, subgraph.seed_time.tolist()),
@@ -209,7 +225,7 @@ def crowd(num_rows: int = 3000, num_seeds: int = 300) -> tuple[GraphSpec, SeedTa
 
 def of_seed(subgraph: Subgraph, b: int) -> dict[Any, Any]:
     """Return seed b's part of a batch as rows and pairs of rows, free of positions in the batch."""
-    part: dict[Any, Any] = {}
+    subgraph, part = on_host(subgraph), {}
     for name, n in subgraph.nodes.items():
         part[name] = n.node_id[n.seed_index == b].tolist()
     for key, e in subgraph.edges.items():

@@ -123,8 +123,8 @@ def drop_an_edge(edges: dict[RelationKey, EdgeSet]) -> None:
 def reverse_a_relation(edges: dict[RelationKey, EdgeSet]) -> None:
     """Send the items' messages against the key, from the orders to them."""
     one, other = edges[ITEMS_TO_ORDERS], edges[ORDERS_TO_ITEMS]
-    edges[ITEMS_TO_ORDERS] = replace(other, src=other.dst, dst=other.src)
-    edges[ORDERS_TO_ITEMS] = replace(one, src=one.dst, dst=one.src)
+    edges[ITEMS_TO_ORDERS] = replace(other, src=other.dst, dst=other.src, ascending=False)
+    edges[ORDERS_TO_ITEMS] = replace(one, src=one.dst, dst=one.src, ascending=False)
 
 
 def swap_relations(edges: dict[RelationKey, EdgeSet]) -> None:

@@ -24,9 +24,9 @@ from torch_geometric.index import index2ptr, ptr2index
 from backends.base import Topology, layer_topologies, native_relations, node_name, position
 from backends.readback import spec_from_tensors
 from backends.spec import Layout
-from backends.subgraph import LayerView, Subgraph
+from backends.subgraph import EdgeSet, LayerView, Subgraph
 from backends.tensors import to_tensor
-from tasks.graph import BLOCKS, GraphSchema, GraphSpec, Int64Array, RelationKey
+from tasks.graph import BLOCKS, GraphSchema, GraphSpec, RelationKey
 
 
 def compile_graph(spec: GraphSpec, device: torch.device) -> HeteroData:
@@ -82,7 +82,7 @@ def compile_batch(
             if layout.storage == "coo":
                 store.edge_index = edge_index
                 continue
-            if not is_sorted(its.dst):
+            if not is_sorted(its):
                 edge_index = sort_by_destination(edge_index)
             num_src, num_dst = view.num_src[position(native[0])], view.num_src[position(native[2])]
             if layout.storage == "sorted":
@@ -140,9 +140,9 @@ def read_batch(topology: Topology, schema: GraphSchema) -> dict[RelationKey, tup
     return {key: (src, dst) for key, (src, dst) in zip(schema.relations, edges, strict=True)}
 
 
-def is_sorted(dst: Int64Array) -> bool:
-    """Tell whether destinations ascend, as the shared sampler's do; asked of the host's copy, a GPU need not wait."""
-    return bool((dst[1:] >= dst[:-1]).all())
+def is_sorted(edges: EdgeSet) -> bool:
+    """Tell whether destinations ascend; the shared sampler's are known to, so that no GPU is asked and waited for."""
+    return edges.ascending or bool((edges.dst[1:] >= edges.dst[:-1]).all())
 
 
 def sort_by_destination(edge_index: Tensor) -> Tensor:

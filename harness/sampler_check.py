@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +32,7 @@ def check_sampler(config: TrialConfig, folder: Path, on_step: Callable[[int, int
     it was drawn: on the host, or on the device.
     """
     device = torch.device(config.measure.device)
+    places = {"cpu": torch.device("cpu"), "device": device}
     task = load_task(folder, config.task, **config.dataset.build_options())
     seeds = task.split.train
     order = shuffled_rows(len(seeds), seed=config.seed, epoch=0)
@@ -49,9 +49,9 @@ def check_sampler(config: TrialConfig, folder: Path, on_step: Callable[[int, int
         for number in range(_NUM_BATCHES):
             drawn, asked = {}, np.roll(order, -number * size)[:size]
             for name, sampler in samplers.items():
-                start = now_s(device) if name == "device" else time.perf_counter()
+                start = now_s(places[name])
                 drawn[name] = sampler.sample(seeds, asked, split="train", epoch=0)
-                seconds[name].append((now_s(device) if name == "device" else time.perf_counter()) - start)
+                seconds[name].append(now_s(places[name]) - start)
             equal &= same_batch(drawn["cpu"], drawn["device"])
             edges.append(drawn["cpu"].num_edges)
             on_step(len(rows) * _NUM_BATCHES + number + 1, len(_STRATEGIES) * _NUM_BATCHES)

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from results.arms import arms_in, without_sign
+from results.arms import OWN_SAMPLER, arms_in, without_sign
 from results.blocks import Block, Picture, Prose, Table
 from results.drawing import add_legend, label, wrapped_label
 from results.frame import pairs_frame
@@ -128,13 +128,10 @@ def _group(own: pd.DataFrame, times: Mapping[str, TimeToTarget], parity: Mapping
     both = [(times[pyg], times[dgl]) for pyg, dgl in ids]
     unequal = [parity[trial] for pair in ids for trial in pair if not parity[trial].ok]
     late = sum(not (pyg.reached and dgl.reached) for pyg, dgl in both)
-    fault = f"not judged: in {late} of {len(both)} pairs not both reached it" if late else ""
-    return _Group(
-        rows=own,
-        took=both,
-        equal=not unequal,
-        fault=f"not judged: parity {unequal[0]}" if unequal else fault,
-    )
+    faults = [f"parity {its}" for its in unequal[:1]]
+    faults += ["each library drew its own batches"] if OWN_SAMPLER in own["form_pyg"].iloc[0] else []
+    faults += [f"in {late} of {len(both)} pairs not both reached it"] if late else []
+    return _Group(rows=own, took=both, equal=not unequal, fault=f"not judged: {faults[0]}" if faults else "")
 
 
 def _heading(trial: Mapping[Any, Any] | pd.Series[Any], target: float, side: str = "") -> tuple[str, str, str]:

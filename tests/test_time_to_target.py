@@ -133,6 +133,14 @@ def test_unequal_functions_are_not_compared() -> None:
     assert row["Epochs to it, ratio (90 % CI)"] == row["Best on validation, difference (90 % CI)"] == "—"
 
 
+def test_libraries_that_drew_their_own_batches_are_not_judged() -> None:
+    """Pairs that share a seed and no batch say nothing of equal functions on equal batches."""
+    records = [replace(its, config=its.config | {"sampler": {"kind": "native"}}) for its in pairs(1.0)]
+    (row,) = tables(records)["Do"]
+    assert row["Equally many epochs?"] == "not judged: each library drew its own batches"
+    assert row["Epochs to it, ratio (90 % CI)"] == "—"
+
+
 def test_trials_for_the_score_alone_show_no_seconds() -> None:
     """What shared the machine has epochs to its target, and no time."""
     records = [replace(its, config=its.config | {"measure": {"quality_only": True}}) for its in pairs(1.0)]

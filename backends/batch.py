@@ -6,6 +6,7 @@ only instants that are not after the seed. It computes nothing that is learned.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,8 +24,10 @@ from tasks.graph import GraphSchema
 
 _DAY_S: Final = 86_400.0
 _NUM_WAVES: Final = 6
+#: The year and the week, whose phases a time stamp has.
+_PERIODS_DAYS: Final = (365.2425, 7.0)
 #: Width of the encoding of one time stamp: known flag, log age, waves of the age, phases of year and week.
-TIME_WIDTH: Final = 2 + 2 * _NUM_WAVES + 4
+TIME_WIDTH: Final = 2 + 2 * _NUM_WAVES + 2 * len(_PERIODS_DAYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,14 +203,25 @@ def encode_time(stamp: Tensor, seed_time: Tensor) -> Tensor:
     decades; sine and cosine of the phase in the year and in the week. A null, and a stamp after the seed (which the
     seed cannot know), is all zeros.
     """
+    encoded = torch.empty(*stamp.shape, TIME_WIDTH, dtype=torch.float64, device=stamp.device)
+    if not encoded.numel():
+        return encoded.flatten(1)
     asked = seed_time[:, None]
     known = stamp <= asked  # NULL_TIME is later than every seed
-    age_days = torch.where(known, asked - torch.where(known, stamp, 0), 0).double() / _DAY_S
-    day = torch.where(known, stamp, 0).double() / _DAY_S
-    waves = [age_days * (2 * math.pi / (7.0 * 4.0**power)) for power in range(_NUM_WAVES)]
-    phases = [day * (2 * math.pi / 365.2425), day * (2 * math.pi / 7.0)]
-    parts = [torch.ones_like(day), torch.log1p(age_days) / 10.0]
-    for angle in (*waves, *phases):
-        parts += [torch.sin(angle), torch.cos(angle)]
-    encoded = torch.stack(parts, dim=-1) * known.unsqueeze(-1)
-    return encoded.flatten(1)
+    seen = torch.where(known, stamp, 0)
+    day, age_days = seen.double() / _DAY_S, torch.where(known, asked - seen, 0).double() / _DAY_S
+    angle = torch.stack([age_days] * _NUM_WAVES + [day] * len(_PERIODS_DAYS), dim=-1) * _angular_rates(stamp.device)
+    encoded[..., 0] = 1.0
+    encoded[..., 1] = torch.log1p(age_days) / 10.0
+    encoded[..., 2::2] = torch.sin(angle)
+    encoded[..., 3::2] = torch.cos(angle)
+    return encoded.mul_(known.unsqueeze(-1)).flatten(1)
+
+
+@functools.cache
+def _angular_rates(device: torch.device) -> Tensor:
+    """Return the radians per day of the waves of an age, then of the phases, f64[waves + 2]; copied there once."""
+    waves_days = [7.0 * 4.0**power for power in range(_NUM_WAVES)]
+    return torch.tensor(
+        [2 * math.pi / days for days in (*waves_days, *_PERIODS_DAYS)], dtype=torch.float64, device=device
+    )

@@ -21,11 +21,13 @@ _MAX_PINNED_BYTES: Final = 64 * 2**20
 def to_tensor(array: npt.NDArray[Any] | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """Return the array, or the tensor, as a tensor on ``device``; on the CPU it shares memory: treat it as read-only.
 
-    ``from_dlpack`` takes read-only arrays without the warning of ``from_numpy``; a torch that cannot receive the
-    read-only flag gets a copy.
+    ``from_dlpack``, the slower, takes read-only arrays without the warning of ``from_numpy``; a torch that cannot
+    receive the read-only flag gets a copy.
     """
     if isinstance(array, Tensor):
         return to_device(array, device)
+    if array.flags.writeable:
+        return to_device(torch.from_numpy(array), device)
     try:
         tensor = from_dlpack(array)
     except BufferError:
@@ -40,6 +42,8 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     it on the current stream does. For a copy to the host it does wait, or it could read what is not there yet.
     """
     device = torch.device(device)
+    if tensor.device == device:
+        return tensor
     with span("copy"):
         if device.type == "cuda" and tensor.device.type == "cpu" and tensor.nbytes <= _MAX_PINNED_BYTES:
             tensor = tensor.pin_memory()

@@ -58,7 +58,8 @@ def read_graph(data: HeteroData, like: GraphSpec) -> GraphSpec:
 
 def features(data: HeteroData, table: str) -> dict[str, Tensor]:
     """Return the feature blocks of one table."""
-    return {block: data[table][block] for block in BLOCKS}
+    store = data[table]
+    return {block: store[block] for block in BLOCKS}
 
 
 def compile_batch(
@@ -96,12 +97,11 @@ def compile_batch(
 
 
 def storage_of(data: HeteroData) -> str:
-    """Return the form in which the HeteroData of a batch holds its edges."""
-    for native in data.edge_types:
-        if "adj_t" in data[native]:
+    """Return the form in which the HeteroData of a batch holds its edges, which is that of its first relation."""
+    for store in data.edge_stores:
+        if "adj_t" in store:
             return "csr"
-        if isinstance(data[native].edge_index, EdgeIndex):
-            return "sorted"
+        return "sorted" if isinstance(store.edge_index, EdgeIndex) else "coo"
     return "coo"
 
 

@@ -42,8 +42,6 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     it on the current stream does. For a copy to the host it does wait, or it could read what is not there yet.
     """
     device = torch.device(device)
-    if tensor.device == device:
-        return tensor
     with span("copy"):
         if device.type == "cuda" and tensor.device.type == "cpu" and tensor.nbytes <= _MAX_PINNED_BYTES:
             tensor = tensor.pin_memory()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import statistics
 import subprocess
@@ -35,7 +36,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def plant() -> np.ndarray[Any, Any]:
     """Return 50 MB of touched memory, which goes back to the kernel when it is freed."""
-    return np.ones(50 * MIB, dtype=np.uint8)
+    held = np.frombuffer(mmap.mmap(-1, 50 * MIB), dtype=np.uint8)  # malloc might serve it from what it has kept
+    held[:] = 1
+    return held
 
 
 def planted_phases() -> dict[str, dict[str, Any]]:

@@ -59,6 +59,10 @@ def test_the_gpu_sweep_has_its_stages_and_every_config_of_it_composes() -> None:
     (families,) = [stage for stage in found if stage.name == "rel-f1"]
     for variant in families.variants:
         assert [item.config.backend.name for item in expand(variant)] == ["pyg", "dgl"]
+    (compiling,) = [stage for stage in found if stage.name == "compile"]
+    cells = [item.config for variant in compiling.variants for item in expand(variant)]
+    assert {its.backend.ops for its in cells if its.backend.name == "dgl"} == {"library"}
+    assert all((its.sampler.kernel == "torch") == (its.sampler.padding is None) for its in cells)
     for stage in (found[-1], *read_stages("gpu", smoke=True)[-1:]):
         assert expand(stage.variants[0])
     small = read_stages("gpu", smoke=True)

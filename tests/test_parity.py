@@ -1,6 +1,5 @@
 """The parity gate passes equal functions and fails every wrong one that we could think of."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,23 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from answering_children import let_children_answer
-from small_shop import SMALL
 from torch import Tensor
 
 from backends.base import load_backend
 from backends.families import BUILT_IN
-from backends.parity import TOLERANCE, ParityRow, compare_passes, max_rel_diff, run_pass, shared_by
+from backends.parity import TOLERANCE, compare_passes, max_rel_diff, run_pass, shared_by
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from backends.weights import build_model
 from harness import arena as arena_module
-from harness import cli, parity
+from harness import parity
 from harness.arena import Arena
-from harness.commands.parity import compose_open
 from harness.config import TrainConfig
 from harness.gate_batches import permute_edges, sample_batches, sample_held_out
 from harness.parity import compare_autocast, compare_runs, compare_single, run_gate
-from results.store import Store
 from tasks.load import load_task
 from tasks.shop import write_shop
 from tasks.task import TaskSpec
@@ -277,81 +272,6 @@ def test_permuted_edges_stay_within_their_hop(library: str, task: TaskSpec) -> N
     assert all(row.max_rel_diff < 1e-12 for row in rows)
 
 
-def test_relative_difference_hides_nothing() -> None:
-    """NaN on either side, and anything against zero, are infinite; names and shapes must agree."""
-    one, nan, zero = torch.ones(2), torch.tensor([1.0, math.nan]), torch.zeros(2)
-    assert max_rel_diff({"a": one}, {"a": one}) == 0
-    assert max_rel_diff({"a": one * 4, "b": one}, {"a": one * 4, "b": one * 1.5}) == 0.5
-    assert max_rel_diff({"a": nan}, {"a": one}) == math.inf
-    assert max_rel_diff({"a": one}, {"a": nan}) == math.inf
-    assert max_rel_diff({"a": zero}, {"a": one}) == math.inf
-    assert max_rel_diff({"a": zero}, {"a": zero}) == 0
-    infinite = torch.tensor([1.0, math.inf])
-    assert max_rel_diff({"a": infinite}, {"a": one}) == math.inf
-    assert max_rel_diff({"a": infinite}, {"a": infinite}) == math.inf
-    with pytest.raises(ValueError, match="differ in name"):
-        max_rel_diff({"a": one}, {"b": one})
-    with pytest.raises(ValueError, match="shape"):
-        max_rel_diff({"a": one}, {"a": torch.ones(3)})
-
-
-def test_bars_are_those_of_the_design() -> None:
-    """Nobody has loosened the single pass."""
-    assert {torch.float64: 1e-9, torch.float32: 1e-5} == TOLERANCE
-
-
-def test_the_rounding_of_a_zero_is_no_difference() -> None:
-    """A tensor far below the largest of its kind is judged by a millionth of that; nothing larger is let off."""
-    one = torch.ones(2, dtype=torch.float64)
-    assert max_rel_diff({"a": one, "b": one * 0}, {"a": one, "b": one * 1e-17}) == pytest.approx(1e-11)
-    assert max_rel_diff({"a": one, "b": one * 1e-17}, {"a": one, "b": one * -1e-17}) < 1e-9
-    assert max_rel_diff({"b": one * 1e-17}, {"b": one * -1e-17}, largest=1.0) < 1e-9
-    assert max_rel_diff({"a": one, "b": one * 1e-6}, {"a": one, "b": one * 1.1e-6}) == pytest.approx(0.1)
-    assert max_rel_diff({"a": one, "b": one * 0}, {"a": one, "b": one * 1e-6}) == pytest.approx(1.0)
-
-
-def make_row(difference: float, quantity: str = "outputs_20_steps", dtype: str = "float32", **more: Any) -> ParityRow:
-    """Make a row with the bar of its dtype."""
-    return ParityRow(
-        family="sage",
-        backend="dgl",
-        storage="auto",
-        dtype=dtype,
-        quantity=quantity,
-        max_rel_diff=difference,
-        tolerance=TOLERANCE[getattr(torch, dtype)],
-        conv="native",
-        aggregation="mean",
-        **more,
-    )
-
-
-def test_floors_raise_the_bars_of_float32_alone_and_not_beyond_the_ceiling() -> None:
-    """Four times the floor, the larger one, no infinite one; nothing is measured where nothing is above its bar."""
-    asked: list[float] = []
-
-    def raised(row: ParityRow, *floors: float) -> ParityRow:
-        def measured() -> Any:
-            for floor in floors:
-                asked.append(floor)
-                yield [floor]
-
-        return parity._raise_bars([row], measured())[0]
-
-    assert raised(make_row(5e-6), 1.0).tolerance == 1e-5
-    assert asked == []
-    assert raised(make_row(3e-4), 1e-6, 1e-4, 1e-3).tolerance == pytest.approx(4e-4)
-    assert asked == [1e-6, 1e-4]
-    assert not raised(make_row(0.06), 1.0).ok
-    assert not raised(make_row(2e-3, "weight_grad"), 1.0).ok
-    assert raised(make_row(0.2, "weights_20_steps"), 0.1).ok
-    assert not raised(make_row(math.inf, "weights_20_steps"), math.inf).ok
-    asked.clear()
-    assert not raised(make_row(1e-8, dtype="float64"), 1.0).ok
-    assert not raised(make_row(0.5, different="sums"), 1.0).ok
-    assert asked == []
-
-
 def test_the_floor_is_that_of_both_sides(task: TaskSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the bar the backend and the reference are each run again with permuted edges, in turn."""
     its, seen = arena(task, torch.float32), []
@@ -475,101 +395,3 @@ def test_predictions_that_are_not_finite_are_red(shop: Path) -> None:
     trace = its.run(REFERENCE)
     its.arm(BOTH[0]).start["head.weight"].fill_(math.nan)
     assert [row.max_rel_diff for row in compare_runs(its, BOTH[0], trace)] == [math.inf] * 4
-
-
-@pytest.mark.parametrize(
-    ("overrides", "models", "backends", "left_out"),
-    [
-        ([], ["sage", "gat", "rgcn", "hgt", "homogeneous"], ["pyg", "dgl"], ""),
-        (["model.aggregation=max"], ["sage", "homogeneous"], ["pyg", "dgl"], "model=gat"),
-        (["backend.storage=csr"], ["sage", "gat", "homogeneous"], ["pyg"], "allowed are auto, coo, csc"),
-        (["model.conv=stock"], ["rgcn", "hgt"], ["pyg", "dgl"], "model=sage"),
-        (["backend=dgl", "model=gat"], ["gat"], ["dgl"], ""),
-        (["backend.ids=int32", "model.family=sage"], ["sage"], ["dgl"], "backend=pyg"),
-    ],
-)
-def test_what_is_left_open_is_all_that_fits(
-    overrides: list[str], models: list[str], backends: list[str], left_out: str
-) -> None:
-    """Families and libraries that are not named are all checked, but those that an override does not fit are named."""
-    composed, lines = compose_open(overrides)
-    assert list(dict.fromkeys(its.config.model.family for its in composed)) == models
-    assert list(dict.fromkeys(its.config.backend.name for its in composed)) == backends
-    assert left_out in " ".join(lines)
-    assert bool(lines) is bool(left_out)
-
-
-def test_a_form_that_only_some_convolutions_have_leaves_out_the_others() -> None:
-    """Hgt has no native CSR in PyG, but its primitive form runs in it."""
-    composed, _ = compose_open(["backend.storage=csr", "model.conv=native,primitive"])
-    assert [its.config.model.conv for its in composed if its.config.model.family == "hgt"] == ["primitive"]
-
-
-@pytest.mark.parametrize("overrides", [["modle=sage"], ["model=sage", "backend.storage=csr", "backend=dgl"]])
-def test_overrides_that_fit_nothing_are_refused(overrides: list[str]) -> None:
-    """A misspelt key is bad input, and so is a form that the named library lacks."""
-    with pytest.raises(ValueError, match="allowed"):
-        compose_open(overrides)
-
-
-def answering(monkeypatch: pytest.MonkeyPatch, rows: Callable[[str], list[dict[str, Any]]]) -> None:
-    """Let every gate answer with these rows for each of its backends."""
-
-    def answer(job: dict[str, Any], **options: Any) -> dict[str, Any]:
-        model = job["config"]["model"]
-        about = {"family": model["family"], "conv": model["conv"], "aggregation": "mean", "dtype": "float64"}
-        about |= {"quantity": "output", "tolerance": 1e-9, "storage": "auto", "ids": "int64", "ops": "native"}
-        about |= {"blocks": job["config"]["sampler"]["blocks"]}
-        return {
-            "status": "ok",
-            "rows": [
-                [{**about, "backend": its["name"], **row} for row in rows(its["name"])] for its in job["backends"]
-            ],
-        }
-
-    let_children_answer(monkeypatch, answer)
-
-
-def test_declared_different_is_said_and_no_failure(
-    tmp_path: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Exit code 0 with the measured difference; its stored answer stays red; if it measures the same, that is said."""
-    far, near = ({"max_rel_diff": value, "ok": value < 1e-9, "different": "sums"} for value in (0.5, 1e-16))
-    same = {"max_rel_diff": 1e-16, "ok": True, "different": None}
-    command = ["parity", "model=rgcn", "model.conv=stock", *SMALL, "--store", str(tmp_path)]
-    answering(monkeypatch, lambda name: [far if name == "dgl" else same])
-    assert cli.main(command) == 0
-    said = capsys.readouterr().out
-    assert "dgl (auto): different function: sums; output differs by 5.0e-01" in said
-    assert "the same function, but for 1 declared different" in said
-    assert sorted(answer["ok"] for answer in Store(tmp_path).parity().values()) == [False, True]
-    answering(monkeypatch, lambda name: [near if name == "dgl" else same])
-    assert cli.main(command) == 0
-    assert "declared a different function (sums), but it measures the same" in capsys.readouterr().out
-    answering(monkeypatch, lambda name: [far] if name == "dgl" else [{**same, "max_rel_diff": 0.1, "ok": False}])
-    assert cli.main(command) == 1
-
-
-def test_document_has_the_rows_with_their_form_and_what_was_not_measured(
-    tmp_path: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The contract's keys are in every row; a skipped row has its reason, an infinite difference is null."""
-    rows = [
-        {"max_rel_diff": 1e-16, "ok": True},
-        {"dtype": "bfloat16", "max_rel_diff": None, "ok": True, "skipped": "no kernel"},
-        {"dtype": "float32", "max_rel_diff": None, "ok": False},
-    ]
-    answering(monkeypatch, lambda name: rows)
-    command = ["parity", "backend=dgl", "sampler.blocks=true", *SMALL, "model.channels=8", "--store", str(tmp_path)]
-    assert cli.main([*command, "--json"]) == 1
-    document = json.loads(capsys.readouterr().out)
-    assert document["ok"] is False
-    keys = {"family", "backend", "dtype", "quantity", "max_rel_diff", "tolerance", "ok", "conv", "storage", "blocks"}
-    assert all(keys <= row.keys() for row in document["rows"])
-    assert {row["family"] for row in document["rows"]} == set(BUILT_IN)
-    assert document["unmeasured"][0] == "sage native dgl (auto blocks) bfloat16: no kernel"
-    assert cli.main(command) == 1
-    said = capsys.readouterr().out
-    assert "skipped" in said
-    assert "infinite" in said
-    assert "NOT THE SAME" in said

@@ -8,6 +8,7 @@ writes the small databases.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,6 +42,18 @@ def shadowed_packages(root: Path) -> dict[str, Path | None]:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let relduel and its children generate the shop into a folder of this test run, not into the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Forget, after a test, what it compiled, and torch's switches."""
+    yield
+    import torch._dynamo
+    from torch.fx.experimental import _config as shapes
+
+    torch._dynamo.reset()
+    shapes.use_duck_shape = True
+    torch._dynamo.config.capture_scalar_outputs = torch._dynamo.config.capture_dynamic_output_shape_ops = False
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,22 @@
-"""Records of trials that never ran, for the tests of baselines and checks: a quiet cell, and the same with a plant."""
+"""Records of trials that never ran, for tests of baselines and checks: a quiet cell, one with a plant, and a check."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from harness.cli import main
 from results.environment import environment_id
 from results.record import TrialRecord
+from results.store import Store
 
 SEEDS = tuple(range(10))
+#: What a later record differs in, plant or not.
+NEW = {"code": "code-2", "started_at": "2026-02-01T00:00:00+00:00"}
 BATCHES = 6
 ENVIRONMENT: dict[str, Any] = {
     "python": "3.11.7",
@@ -79,3 +87,21 @@ def make_record(
 def make_records(seeds: Sequence[int] = SEEDS, **changes: Any) -> list[TrialRecord]:
     """Make the records of a cell, one a seed."""
     return [make_record(seed, **changes) for seed in seeds]
+
+
+def run_check(
+    tmp_path: Path,
+    old: list[TrialRecord],
+    new: list[TrialRecord],
+    capsys: pytest.CaptureFixture[str],
+    *options: str,
+) -> tuple[int, dict[str, Any]]:
+    """Promote old records and check new ones by the command line; return exit code and JSON document."""
+    for name, records in (("old", old), ("new", new)):
+        for record in records:
+            Store(tmp_path / name).write(record)
+    baseline = tmp_path / "baseline.jsonl"
+    assert main(["baseline", "--store", str(tmp_path / "old"), "--out", str(baseline)]) == 0
+    capsys.readouterr()
+    code = main(["check", "--baseline", str(baseline), "--store", str(tmp_path / "new"), "--json", *options])
+    return code, json.loads(capsys.readouterr().out)

@@ -1,0 +1,110 @@
+"""What is seen of torch.compile: breaks with lines, recompiles with guards, fallbacks, and all of them counted."""
+
+import json
+from pathlib import Path
+from traceback import FrameSummary
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tracing import breaking, compile_config
+
+from harness import compile_watch
+from harness.compile_config import CompileConfig
+from harness.compile_watch import CompileWatch, group_breaks, public_path, shorten
+
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
+EAGER = CompileConfig()
+
+
+def test_breaks_and_recompiles_are_named_with_their_places() -> None:
+    """A break has its reason and line, a recompile its guard, phase and step, and seconds are split."""
+    watch = CompileWatch.start(compile_config(dynamic=False))
+    watch.enter("train", 1)
+    compiled = torch.compile(breaking, backend="eager", dynamic=False)
+    compiled(torch.ones(3))
+    watch.enter("train", 2)
+    compiled(torch.ones(4))
+    section = watch.section()
+    (found,) = {(its["reason"].split("Explanation")[0].strip(), its["where"]) for its in section["breaks"]}
+    assert "item" in found[0] or "Tensor" in found[0]
+    first = breaking.__code__.co_firstlineno
+    assert found[1] == f"tests/tracing.py:{first + 2}"  # below its docstring
+    assert next((its["phase"], its["step"]) for its in section["failed_guards"]) == ("train", 2)
+    assert "size" in section["failed_guards"][0]["reason"]
+    assert section["failed_guards"][0]["where"].endswith(f"tracing.py:{first}")
+    assert section["compile_s"]["total"] > 0
+    assert section["compile_s"]["total"] == section["compile_s"]["frontend"] + section["compile_s"]["backend"]
+    json.dumps(section, allow_nan=False)
+
+
+def test_breaks_are_counted_where_torch_lists_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without dynamo's list of breaks their number comes from its counters, and the places are null with a reason."""
+    from torch._dynamo import utils
+
+    watch = CompileWatch.start(compile_config())
+    torch.compile(breaking, backend="eager")(torch.ones(3))
+    listed = watch.section()["graph_breaks"]
+    monkeypatch.delattr(utils, "graph_break_reasons")
+    section = watch.section()
+    assert section["graph_breaks"] == listed == 1
+    assert section["breaks"] is None
+    assert "keeps no list" in section["breaks_reason"]
+
+
+def test_hit_limit_is_a_fallback() -> None:
+    """A frame that dynamo gives up on runs eagerly without a break; frames total less ok says so."""
+    watch = CompileWatch.start(compile_config(dynamic=False))
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    with torch._dynamo.config.patch(recompile_limit=2):
+        compiled = torch.compile(double, backend="eager", dynamic=False)
+        for size in range(2, 7):
+            compiled(torch.ones(size))
+    section = watch.section()
+    assert section["graphs"] == 2
+    assert section["fallbacks"] >= 1
+    assert section["failures"] or section["frames"] > section["graphs"]
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_no_compilation_is_forgotten(watched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound of torch's own list every recompile counts; what came unseen at once is no smaller count."""
+    monkeypatch.setattr(compile_watch, "_MAX_PENDING", 6)
+    watch = CompileWatch.start(compile_config(dynamic=False))
+    with torch._dynamo.config.patch(recompile_limit=64):
+        compiled = torch.compile(breaking, backend="eager", dynamic=False)
+        for step, size in enumerate(range(2, 14)):
+            if watched:
+                watch.enter("train", step)
+            compiled(-torch.ones(size))
+    if not watched:
+        with pytest.raises(RuntimeError, match="6 compilations or more in build, step 0: lost count"):
+            watch.section()
+        return
+    section = watch.section()
+    # Each size is a graph up to the break; what follows it is compiled for its two first sizes or more.
+    firsts = [its for its in section["failed_guards"] if its["where"].endswith(f":{breaking.__code__.co_firstlineno}")]
+    assert [its["step"] for its in firsts] == list(range(1, 12))
+    assert section["graphs"] == len([its for its in section["events"] if its["forward"] is not False])
+    assert section["graph_breaks"] == 12
+
+
+def test_each_watch_counts_from_its_own_start() -> None:
+    """What was compiled before a watch began is not its own, and an eager config watches nothing."""
+    torch.compile(torch.nn.ReLU(), backend="eager")(torch.ones(3))
+    watch = CompileWatch.start(compile_config())
+    assert (watch.num_graphs, watch.section()["events"]) == (0, [])
+    assert CompileWatch.start(EAGER).section() == {"mode": "eager"}
+
+
+def test_reasons_name_no_path_of_this_machine() -> None:
+    """Places are relative to the checkout or the packages, addresses and advice are left out."""
+    assert public_path("/x/y/site-packages/torch/nn/functional.py") == "torch/nn/functional.py"
+    assert public_path(__file__) == "tests/test_compile_watch.py"
+    assert shorten("bad\n  Hint: do this\n at 0x7f12ab at /opt/somewhere/file.py") == "bad at ADDRESS at file.py"
+    stack = [FrameSummary(str(Path(__file__).parents[1] / ".venv/lib/site-packages/pkg/m.py"), 3, "f")]
+    (one,) = group_breaks([SimpleNamespace(reason="why", user_stack=stack)] * 2)
+    assert one == {"reason": "why", "where": "pkg/m.py:3", "called_from": None, "count": 2}

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,12 +38,12 @@ from harness.duel_blocks import Leg, WarmUp
 from harness.objective import objective_of
 from harness.padding_log import PaddingLog
 from harness.precision import set_tf32
-from harness.seeding import seed_torch, shuffled_rows
+from harness.seeding import seed_torch, training_batches
 from harness.torch_compile import torch_compile
 from harness.train import make_optimizer, train_step
 from tasks.load import load_task
 
-#: Batches that a duel replays; drawn from the train split, the same for both arms.
+#: Batches that a duel replays: the first of training, the same for both arms.
 NUM_BATCHES: Final = 8
 #: Warm-up (METHOD M4): at least this many steps and seconds, two successive windows that agree, and an end.
 _MIN_STEPS, _MIN_S, _WINDOW, _AGREE, _MAX_STEPS, _MAX_S = 10, 2.0, 20, 0.02, 500, 60.0
@@ -145,10 +144,10 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     graph, seeds = backend.compile_graph(task.graph, device), task.split.train
     sampler = make_sampler(task.graph, config.sampler, config.seed, device)
     feed = make_feed(config, backend, graph, task, sampler)
-    order = np.resize(shuffled_rows(len(seeds), seed=config.seed, epoch=0), NUM_BATCHES * config.train.batch_size)
-    parts = np.split(order, NUM_BATCHES)
-    batches = [feed.batch("train", rows) for rows in parts]
-    drawn = [feed.draw("train", rows) for rows in parts] if what == "batch" else []
+    of_training = training_batches(len(seeds), config.train.batch_size, seed=config.seed, epochs=itertools.count())
+    parts = list(itertools.islice(of_training, NUM_BATCHES))
+    batches = [feed.batch("train", rows, epoch) for epoch, rows in parts]
+    drawn = [feed.draw("train", rows, epoch) for epoch, rows in parts] if what == "batch" else []
     model = make_model(config, backend, task)
     watch = CompileWatch.start(config.compile)
     torch_compile(model, config.compile)
@@ -211,7 +210,7 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
             "edges_per_batch": statistics.fmean(batch.num_edges for batch in batches),
             "padding": PaddingLog.of(batches).fields(),
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "batch_size": config.train.batch_size,
+            "seeds_per_batch": statistics.fmean(len(rows) for _, rows in parts),
         },
         window=CompiledWindow(watch=watch, check=lambda: parity_of_trained(config, model, feed)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -22,7 +23,14 @@ def shuffled_rows(num_rows: int, *, seed: int, epoch: int) -> Int64Array:
     return generator.permutation(num_rows).astype(np.int64)
 
 
-def shuffled_batches(num_rows: int, batch_size: int, *, seed: int, epoch: int) -> list[Int64Array]:
-    """Return the seeds of an epoch in their order, cut into batches; the last may be smaller."""
-    order = shuffled_rows(num_rows, seed=seed, epoch=epoch)
-    return np.split(order, range(batch_size, num_rows, batch_size))
+def training_batches(
+    num_rows: int, batch_size: int, *, seed: int, epochs: Iterable[int]
+) -> Iterator[tuple[int, Int64Array]]:
+    """Return the batches of training in their order: the epoch and the seeds of each.
+
+    The last of an epoch may be smaller.
+    """
+    for epoch in epochs:
+        order = shuffled_rows(num_rows, seed=seed, epoch=epoch)
+        for rows in np.split(order, range(batch_size, num_rows, batch_size)):
+            yield epoch, rows

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import traceback
-from itertools import chain, count, islice
+from itertools import count, islice
 from typing import Any, Final
 
 import torch
@@ -22,7 +22,7 @@ from harness.config import TrainConfig
 from harness.failure import one_line, status_of
 from harness.feed import Feed
 from harness.objective import objective_of
-from harness.seeding import shuffled_batches
+from harness.seeding import training_batches
 from harness.train import make_optimizer, train_step
 from results.text import redact
 from tasks.graph import Int64Array
@@ -73,10 +73,7 @@ def measure_split(
         return {name: seconds for name, seconds in log.seconds.items() if name != UNNAMED}
 
     num_rows = len(feed.task.split.train)
-    batches = chain.from_iterable(
-        ((epoch, rows) for rows in shuffled_batches(num_rows, config.batch_size, seed=seed, epoch=epoch))
-        for epoch in count(config.epochs)
-    )
+    batches = training_batches(num_rows, config.batch_size, seed=seed, epochs=count(config.epochs))
     wholes, parts = [], []
     model.train()
     try:

@@ -29,7 +29,7 @@ from harness.padding_log import PaddingLog
 from harness.phases import PhaseLog
 from harness.prefetch import prefetched
 from harness.ranking import rank_destinations
-from harness.seeding import shuffled_batches
+from harness.seeding import training_batches
 from tasks.metrics import better, evaluate
 from tasks.task import Split
 
@@ -97,12 +97,7 @@ def train(
     ``on_step(done, total)`` is called after each step, off the clock. Raises DivergedError for a loss or prediction
     that is not finite.
     """
-    num_rows = len(feed.task.split.train)
-    rows = (
-        (epoch, rows)
-        for epoch in range(config.epochs)
-        for rows in shuffled_batches(num_rows, config.batch_size, seed=seed, epoch=epoch)
-    )
+    rows = training_batches(len(feed.task.split.train), config.batch_size, seed=seed, epochs=range(config.epochs))
     with prefetched(lambda its: feed.batch("train", its[1], its[0]), rows, ahead=config.prefetch) as batches:
         return _train(model, feed, config, batches, phases or PhaseLog(feed.device), on_step)
 

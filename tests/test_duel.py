@@ -19,12 +19,16 @@ from harness.calibrate import Calibration, calibration_path, find_calibration
 from harness.duel import refusal, run_processes
 from harness.duel_blocks import Leg, measurements, run_blocks, units_of_leg
 from harness.duel_plan import DuelPlan, plan_duel
+from harness.feed import Feed
+from harness.trial import run_trial
 from harness.turns import LiveWorker, WorkerError
 from results.duels import Duel, log_ratio, process_path, read_duel, unit_s, write_process
 from results.environment import collect_environment
 from results.margin import Margin
 from results.pools import pool_rates
 from results.store import Store
+from tasks.graph import Int64Array
+from tasks.task import Split
 
 CPU = torch.device("cpu")
 TINY = [*SMALL, "train.batch_size=16", "backend=reference"]
@@ -155,6 +159,27 @@ def test_every_unit_of_work_runs_and_takes_time(what: str, plan: DuelPlan) -> No
         measured = [arm.leg(2) for _ in range(2)]
     assert all(its.wall_s > 0 and its.units == 2 and its.device_s is None for its in measured)
     assert arm.facts["edges_per_batch"] > 0
+
+
+def test_an_arm_replays_the_batches_that_training_would_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a split that is no multiple of the batch, the arm has the epochs' own batches, the smaller last ones too."""
+    seen: list[tuple[int, tuple[int, ...]]] = []
+    batch_of = Feed.batch
+
+    def batch(self: Feed, split: Split, rows: Int64Array, epoch: int = 0) -> Any:
+        if split == "train":
+            seen.append((epoch, tuple(rows)))
+        return batch_of(self, split, rows, epoch)
+
+    monkeypatch.setattr(Feed, "batch", batch)
+    trial = plan_duel([*TINY, "train.batch_size=1000", f"train.epochs={arms.NUM_BATCHES}"]).a.trial
+    arm = build_arm(trial.config, trial.folder, "step")
+    replayed = seen.copy()
+    seen.clear()
+    run_trial(trial.config, trial.folder, lambda done, total: None)
+    assert replayed == seen[: arms.NUM_BATCHES]
+    assert len({len(rows) for _, rows in replayed}) > 1
+    assert arm.facts["seeds_per_batch"] == sum(len(rows) for _, rows in replayed) / arms.NUM_BATCHES
 
 
 def test_what_a_refused_leg_laid_out_is_not_run_later(plan: DuelPlan) -> None:

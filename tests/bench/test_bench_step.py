@@ -27,7 +27,7 @@ from backends.samplers import make_sampler
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from backends.weights import build_model
 from harness.config import TrainConfig
-from harness.seeding import shuffled_batches
+from harness.seeding import training_batches
 from harness.split import measure_split
 from harness.train import Feed, make_optimizer, objective_of, score, train, train_step
 from tasks.load import load_task
@@ -105,7 +105,7 @@ def test_encoding_distinct_rows_once_shortens_the_step(library: str, recipe: str
     """
     model, feed = make(task, library, RECIPES[recipe])
     objective, optimizer = objective_of(task), make_optimizer(model, TrainConfig(lr=0.002))
-    batches = shuffled_batches(len(task.split.train), 512, seed=0, epoch=0)
+    batches = [rows for _, rows in training_batches(len(task.split.train), 512, seed=0, epochs=[0])]
 
     def once(pair: int) -> None:
         train_step(model, optimizer, objective, feed.batch("train", batches[pair]))

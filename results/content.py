@@ -6,6 +6,7 @@ input gives the same document: no clock and no machine is read here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from results.race_blocks import race_blocks, tally
 from results.races import Races
 from results.record import TrialRecord
 from results.serving import is_serving, serving_blocks
+from results.settings import computed_settings
 from results.stages import stages_table
 from results.step_split import split_table
 from results.store import Problem
@@ -110,12 +112,25 @@ def build_document(
 
 
 def _order(record: TrialRecord) -> tuple[Any, ...]:
-    """Put cells in the order of data set, task, family and convolution, and trials of a cell by backend and seed."""
+    """Put cells in the order of data set, task, family, convolution and further settings, numbers by their value.
+
+    Trials of a cell go by backend and seed.
+    """
     names = (str(record.setting(path, "")) for path in ("dataset.name", "task.name", "model.family"))
     conv, seed = str(record.setting("model.conv", "native")), record.setting("seed")
     rank = _CONVS.index(conv) if conv in _CONVS else len(_CONVS)
+    settings = tuple(_by_value(its) for its in computed_settings(record.config, apart_from=("backend",)).items())
     backend = str(record.setting("backend.name", ""))
-    return *names, rank, conv, record.repeat, backend, seed if isinstance(seed, int) else -1, record.trial_id
+    return *names, rank, conv, record.repeat, settings, backend, seed if isinstance(seed, int) else -1, record.trial_id
+
+
+def _by_value(setting: tuple[str, str]) -> tuple[str, float, str]:
+    """Return what puts a setting in its place: by name, then by value, words after numbers."""
+    name, value = setting
+    try:
+        return name, float(value), ""
+    except ValueError:
+        return name, math.inf, value
 
 
 def _summary(trials: pd.DataFrame, parity: Mapping[str, Parity], records: Sequence[TrialRecord], races: Races) -> Prose:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,18 @@ def test_report_shows_cost_against_depth(tmp_path: Path) -> None:
     ]
     assert "figures/depth.svg" in markdown
     assert "Descriptive: one fresh process each" in page
+
+
+def test_cells_stand_in_the_order_of_what_sets_them_apart(tmp_path: Path) -> None:
+    """Rows of the headline go by a setting's value, numbers as numbers, whatever the trials' ids."""
+    store = Store(tmp_path)
+    for name, depth in (("a", None), ("b", 10), ("c", 2), ("d", 1)):
+        for backend in ("pyg", "dgl"):
+            record = make_record(backend, trial_id=f"{backend}-{name}")
+            config = {**record.config, "dataset": {"name": "hierarchy", "self_depth": depth}}
+            store.write(make_record(backend, trial_id=f"{backend}-{name}", config=config))
+    headline = written(store)[1].partition("Test score at the best validation point")[2].partition("\n\n###")[0]
+    assert re.findall(r"self_depth=(\w+)", headline)[:4] == ["1", "2", "10", "None"]
 
 
 def test_no_bound_stands_at_its_tick_in_a_series_of_fewer_depths(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Final
 
 from harness.calibrate import calibrate
+from harness.compose import Composed, expand
 from harness.duel import refusal, run_processes
 from harness.duel_plan import DuelPlan, plan_duel
 from harness.gate_job import GATE_WEIGHT, judge_trials, run_gate_job
@@ -22,9 +22,6 @@ from harness.stages import Stage
 from results.calibrations import read_calibrations
 from results.duels import read_duel
 from results.store import Store
-
-#: The sides of a stage's duel; what else differs, the stage's overrides say.
-_SIDES: Final = ("a.backend=pyg", "b.backend=dgl")
 
 
 def gate_units(stage: Stage, scene: Scene, trials: Sequence[PlannedTrial]) -> list[Unit]:
@@ -43,13 +40,32 @@ def gate_units(stage: Stage, scene: Scene, trials: Sequence[PlannedTrial]) -> li
 
 
 def duel_units(stage: Stage, scene: Scene, overrides: Sequence[list[str]]) -> list[Unit]:
-    """List what a stage's duels lack, those of this shard, each with its gates."""
-    units: list[Unit] = []
-    for position, its in enumerate(overrides):
-        if scene.deals(position):
-            common = [text for text in its if not text.startswith("backend=")]
-            units += _race_units(stage, scene, plan_duel([*common, *_SIDES], what=stage.what))
-    return units
+    """List what a stage's duels lack, those of this shard, each with its gates.
+
+    A setting that both sides name is theirs alone. Of a variant of several configs each is raced, but for one whose
+    sides come out the same.
+    """
+    named = [{side[2:].partition("=")[0] for side in stage.sides if side.startswith(arm)} for arm in ("a.", "b.")]
+    of_both = tuple(f"{key}=" for key in set.intersection(*named))
+    commons = [[text for text in its if not text.startswith(of_both)] for its in overrides]
+    races = [item for common in commons for item in expand(common) if _sides_differ(item, stage)]
+    return [
+        unit for position, item in enumerate(races) if scene.deals(position) for unit in _duel_units(stage, scene, item)
+    ]
+
+
+def _sides_differ(item: Composed, stage: Stage) -> bool:
+    """Tell whether a stage's sides make two configs of one."""
+    own = [[*item.overrides, *(its[2:] for its in stage.sides if its.startswith(arm))] for arm in ("a.", "b.")]
+    first, second = (its.config for overrides in own for its in expand(overrides))
+    return first != second
+
+
+def _duel_units(stage: Stage, scene: Scene, item: Composed) -> list[Unit]:
+    """List what one duel lacks; of a config that fits no device of this kind, a unit that says why."""
+    if reason := item.config.refusal:
+        return [make_unit(stage, "skip", " ".join(item.overrides), lambda: f"skipped: {reason}", 0.0)]
+    return _race_units(stage, scene, plan_duel([*item.overrides, *stage.sides], what=stage.what))
 
 
 def _race_units(stage: Stage, scene: Scene, plan: DuelPlan) -> list[Unit]:

@@ -5,7 +5,7 @@ being done once for each. The kinds:
 
 - ``doctor``: what this machine can run; what it says of a backend skips that backend's cells;
 - ``trials``: parity gates and trials;
-- ``duel``: pyg against dgl, ``what`` as in relduel duel, ``processes`` fresh processes;
+- ``duel``: pyg against dgl, or the ``sides`` that it names, ``what`` as in relduel duel, ``processes`` fresh processes;
 - ``calibration``: the A/A duel of this machine;
 - ``sampler``: the sampler on the device against the one on the CPU, bit for bit.
 
@@ -39,12 +39,15 @@ class Stage:
     kind: str = "trials"
     variants: tuple[tuple[str, ...], ...] = ((),)
     what: str = "step"
+    sides: tuple[str, ...] = ("a.backend=pyg", "b.backend=dgl")
     processes: int = NUM_PROCESSES
     expect_s: float = 90.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"stage {self.name!r}: kind {self.kind!r}: {did_you_mean(self.kind, KINDS)}")
+        if wrong := [side for side in self.sides if not side.startswith(("a.", "b."))]:
+            raise ValueError(f"stage {self.name!r}: sides {wrong}: allowed are a.KEY=VALUE and b.KEY=VALUE")
 
 
 def read_stages(name: str, overrides: Sequence[str] = (), *, smoke: bool = False) -> list[Stage]:
@@ -70,4 +73,6 @@ def _stage(entry: dict[str, Any], common: Sequence[str], last: Sequence[str]) ->
     refuse_unknown(entry, allowed, f"stage {entry.get('name')!r}.")
     given = dict(entry)
     own, variants = given.pop("overrides", ()), given.pop("variants", ((),))
+    if "sides" in given:
+        given["sides"] = tuple(given["sides"])
     return Stage(**given, variants=tuple((*common, *own, *variant, *last) for variant in variants))

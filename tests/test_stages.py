@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import time
@@ -17,6 +18,7 @@ from small_shop import SMALL, planned
 from harness import cli, gate_job, race_units, sampler_check, stage_units, staged_sweep, stages
 from harness.budget import RESERVE_S, Budget, BudgetSpentError, parse_seconds
 from harness.commands import staged
+from harness.compile_config import CompileConfig
 from harness.compose import expand
 from harness.duel import BusyDeviceError
 from harness.scene import Scene, Unit
@@ -59,16 +61,30 @@ def test_the_gpu_sweep_has_its_stages_and_every_config_of_it_composes() -> None:
     (families,) = [stage for stage in found if stage.name == "rel-f1"]
     for variant in families.variants:
         assert [item.config.backend.name for item in expand(variant)] == ["pyg", "dgl"]
-    (compiling,) = [stage for stage in found if stage.name == "compile"]
-    cells = [item.config for variant in compiling.variants for item in expand(variant)]
-    assert {its.backend.ops for its in cells if its.backend.name == "dgl"} == {"library"}
-    assert all((its.sampler.kernel == "torch") == (its.sampler.padding is None) for its in cells)
-    for stage in (found[-1], *read_stages("gpu", smoke=True)[-1:]):
+    for stage in (found[-2], *read_stages("gpu", smoke=True)[-2:-1]):
         assert expand(stage.variants[0])
     small = read_stages("gpu", smoke=True)
     assert all("measure.device=cpu" in variant[-8:] for stage in small[1:] for variant in stage.variants)
     assert {stage.processes for stage in small if stage.kind == "duel"} == {2}
     assert [stage.processes for stage in small if stage.kind == "calibration"] == [10]
+
+
+def test_the_gpu_sweep_holds_what_is_compiled_against_its_eager_twin(tmp_path: Path) -> None:
+    """Each compiled cell has an eager twin and a race against it; a mode for GPUs alone is skipped on a CPU."""
+    cells, races = (stage for stage in read_stages("gpu") if "compile" in stage.name)
+    assert cells.variants == races.variants
+    configs = [item.config for variant in cells.variants for item in expand(variant)]
+    compiled = [its for its in configs if its.compile.on]
+    assert all(dataclasses.replace(its, compile=CompileConfig()) in configs for its in compiled)
+    assert {its.backend.name for its in compiled} == {"pyg", "dgl", "reference"}
+    assert {its.backend.ops for its in configs if its.backend.name == "dgl"} == {"library"}
+    assert all((its.sampler.kernel == "torch") == (its.sampler.padding is None) for its in configs)
+    small = next(stage for stage in read_stages("gpu", smoke=True) if stage.name == "step-compile")
+    units = units_of(small, Scene(store=Store(tmp_path)))
+    skipped = [unit.run() for unit in units if unit.kind == "step-compile skip"]
+    assert [str(said).startswith("skipped: compile.mode='reduce-overhead'") for said in skipped] == [True]
+    processes = [unit.key.split()[0] for unit in units if unit.kind.startswith("step-compile process")]
+    assert len(set(processes)) == len(compiled) - len(skipped)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +93,10 @@ def test_the_gpu_sweep_has_its_stages_and_every_config_of_it_composes() -> None:
         ([{"name": "a", "kind": "trial"}], "did you mean 'trials'"),
         ([{"name": "a", "kind": "trials"}, {"name": "a", "kind": "duel"}], "a are there twice"),
         ([{"name": "a", "override": ["seed=1"]}], r"unknown key stage 'a'\.override: did you mean 'overrides'"),
+        (
+            [{"name": "a", "kind": "duel", "sides": ["backend=pyg"]}],
+            r"sides \['backend=pyg'\]: allowed are a.KEY=VALUE",
+        ),
     ],
 )
 def test_a_wrong_stage_is_named(

@@ -114,6 +114,8 @@ def test_commands_write_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert ("PyG (COO): model dynamic graph_breaks: 1, was 0" in capsys.readouterr().out) == bool(code)
     assert main(["check", "--store", str(tmp_path / "old")]) == 2
     assert "nothing to check against" in capsys.readouterr().err
+    assert main(["check", "--compile-counts", str(counts), "--store", str(tmp_path / "empty")]) == 2
+    assert "holds none of the 1 cells" in capsys.readouterr().err
 
 
 def test_files_keep_other_cells_and_name_what_is_broken(tmp_path: Path) -> None:

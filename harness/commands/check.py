@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from results.cells import gather
     from results.check import check_cells
     from results.check_reports import by_urgency, headline, make_document, render_junit, render_markdown
-    from results.expected_compile import check_expected, read_all_expected
+    from results.expected_compile import check_expected, expected_cells, read_all_expected
     from results.pytest_benchmark import benchmark_document
     from results.store import Store, write_over
     from results.verdict import MIN_PROCESSES
@@ -71,6 +71,12 @@ def run(options: argparse.Namespace) -> int:
     new = gather(records if cells else [])
     if cells and not {cell.cell for cell in cells} & ({cell.cell for cell in new.cells} | new.failures.keys()):
         raise ValueError(f"--store {options.store}: holds none of the {len(cells)} cells of {options.baseline}")
+    if expected and not {its.key for its in expected} & {its.key for its in expected_cells(records)}:
+        versions = ", ".join(sorted({its.torch for its in expected}))
+        raise ValueError(
+            f"--store {options.store}: holds none of the {len(expected)} cells of {options.compile_counts}, which are "
+            f"of torch {versions}"
+        )
     calibrations, unread = known_calibrations([*new.cells, *cells], store)
     how = Confirming(
         store=store,

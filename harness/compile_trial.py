@@ -14,9 +14,8 @@ from typing import Any
 
 from harness.config import TrialConfig
 from harness.launch import run_job
+from results.compile_figures import training_peaks
 from results.text import redact
-
-_PEAKS = ("host_peak_bytes", "device_peak_bytes", "nvml_process_peak_bytes")
 
 
 def run_trial_job(job: Mapping[str, Any], config: TrialConfig, **how: Any) -> dict[str, Any]:
@@ -50,9 +49,9 @@ def describe_starts(cold: Mapping[str, Any], warm: Mapping[str, Any], eager: Map
         "warm": warm.get("compile") or {"reason": _reason(warm)},
         "eager": {"reason": _reason(eager)},
         "memory": {
-            "cold": _training_peaks(by_phase),
-            "warm": _training_peaks(warm.get("memory", {}).get("by_phase", {})),
-            "eager": _training_peaks(eager.get("memory", {}).get("by_phase", {})),
+            "cold": training_peaks(by_phase),
+            "warm": training_peaks(warm.get("memory", {}).get("by_phase", {})),
+            "eager": training_peaks(eager.get("memory", {}).get("by_phase", {})),
         },
         "parity": warm.get("parity") or {"ok": None, "rows": [], "reason": _reason(warm)},
     }
@@ -78,14 +77,3 @@ def verdict_of(section: Mapping[str, Any]) -> dict[str, Any]:
 def _reason(answer: Mapping[str, Any]) -> str | None:
     """Return why a probe did not end ok, without paths of this machine."""
     return redact(answer["reason"]) if answer.get("reason") else None
-
-
-def _training_peaks(by_phase: Mapping[str, Mapping[str, Any]]) -> dict[str, int | None]:
-    """Return the larger of the peaks of the first step and of those after it, by name; null where one is unread."""
-    phases = [by_phase[name] for name in ("first_step", "train") if name in by_phase]
-    found: dict[str, int | None] = {}
-    for name in _PEAKS:
-        values = [phase.get(name) for phase in phases]
-        known = [value for value in values if value is not None]
-        found[name] = max(known) if known and len(known) == len(values) else None
-    return found

@@ -20,6 +20,7 @@ from results.verdict import Verdict
 STEADY_STEPS: Final = 20
 #: Steps of training in which a recompile still counts as warming up: a round of the batches that a duel replays.
 WARM_UP_STEPS: Final = 8
+_PEAKS: Final = ("host_peak_bytes", "device_peak_bytes", "nvml_process_peak_bytes")
 #: Compilers that generate no code: what they count is torch.compile's, what they time says nothing.
 TRACERS: Final = ("eager", "aot_eager")
 
@@ -120,13 +121,29 @@ def eager_twin(record: TrialRecord, records: Sequence[TrialRecord]) -> TrialReco
     return None
 
 
-def extra_memory(section: Mapping[str, Any], start: str = "cold") -> dict[str, int | None]:
-    """Return by how many bytes each peak of a start is above the eager one's, by name; None where one is unread."""
-    sides = section.get("memory", {}).get(start, {}), section.get("memory", {}).get("eager", {})
+def extra_memory(record: TrialRecord, records: Sequence[TrialRecord]) -> dict[str, dict[str, int]]:
+    """Return by how many bytes each peak of training is above the eager one's, by start and name; what both read.
+
+    Like is held against like: the cold start, which is the trial, against its eager twin; the warm one, a probe on a
+    few replayed batches, against the eager probe.
+    """
+    memory, twin = record.compile.get("memory", {}), eager_twin(record, records)
+    eager = {} if twin is None else training_peaks(twin.memory.get("by_phase", {}))
+    pairs = {"cold": (memory.get("cold", {}), eager), "warm": (memory.get("warm", {}), memory.get("eager", {}))}
+    return {
+        start: {name: mine[name] - theirs[name] for name in mine if None not in (mine[name], theirs.get(name))}
+        for start, (mine, theirs) in pairs.items()
+    }
+
+
+def training_peaks(by_phase: Mapping[str, Mapping[str, Any]]) -> dict[str, int | None]:
+    """Return the larger of the peaks of the first step and of those after it, by name; None where one is unread."""
+    phases = [by_phase[name] for name in ("first_step", "train") if name in by_phase]
     found: dict[str, int | None] = {}
-    for name in sides[1]:
-        mine, eager = sides[0].get(name), sides[1][name]
-        found[name] = None if mine is None or eager is None else mine - eager
+    for name in _PEAKS:
+        values = [phase.get(name) for phase in phases]
+        known = [value for value in values if value is not None]
+        found[name] = max(known) if known and len(known) == len(values) else None
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from results.arms import settings_of
@@ -39,8 +39,10 @@ _NAMES: Final = ("Task", "Model", "Backend", "Mode")
 #: Each title can be read alone: heads of columns are broken into lines, and no column may look like its neighbour's.
 _START: Final = (
     *("First step, cold (s)", "First step, warm (s)", "First step, eager (s)", "Tracing (s)", "Generating (s)"),
-    *("Cache hits, cold", "Cache hits, warm", "Host MiB above eager"),
+    *("Cache hits, cold", "Cache hits, warm", "Host MiB above eager, cold / warm"),
 )
+#: A further column where a device was there.
+_DEVICE: Final = "Device MiB above eager, cold / warm"
 _GAIN: Final = (
     *("Step, eager (ms)", "Step, compiled (ms)", "Break-even steps", "Break-even epochs"),
     *("Eager to the target or its best score (s)", "Compiled to it (s)"),
@@ -58,7 +60,7 @@ def compile_blocks(records: Sequence[TrialRecord], races: Sequence[Race] = ()) -
         Prose(text=_does_it_help(raced)),
         *([_race_table(raced)] if raced else []),
         Prose(text=_does_it_pay(timed, records)),
-        *([_start_table(timed), _gain_table(timed, records)] if timed else []),
+        *([_start_table(timed, records), _gain_table(timed, records)] if timed else []),
         Prose(text=_which_mode(compiled)),
         *([matrix(compiled)] if compiled else []),
         *reasons(compiled),
@@ -90,7 +92,12 @@ def _shown(race: Race) -> Literal["faster", "slower", "equivalent", "not decided
 
 
 def gain(record: TrialRecord, records: Sequence[TrialRecord]) -> tuple[float | None, float | None, float | None]:
-    """Return a trial's eager and compiled seconds a step, and the steps to break even; None where one is missing."""
+    """Return a trial's eager and compiled seconds a step, and the steps to break even; None where one is missing.
+
+    A trial that did not end ok, such as one of another function, has none.
+    """
+    if record.status != "ok":
+        return None, None, None
     twin = eager_twin(record, records)
     compiled_s, eager_s = steady_step_s(record), None if twin is None else steady_step_s(twin)
     overhead = record.compile.get("compile_s", {}).get("total")
@@ -114,8 +121,9 @@ def _does_it_help(raced: Sequence[tuple[Race, SpeedUp]]) -> str:
     if not faster:
         return f"{words}Advice: stay eager here; a mode that does not make a step shorter never pays for its compiling."
     race, best = max(faster, key=lambda its: its[1].low)
+    eager, compiled = (race.a, race.b) if _is_eager(race.a) else (race.b, race.a)
     return (
-        f"{words}The surest: {race.model}, {race.b.name} against {race.a.name}: {significant(best.ratio)} times as "
+        f"{words}The surest: {race.model}, {compiled.name} against {eager.name}: {significant(best.ratio)} times as "
         f"fast ({significant(best.low)} to {significant(best.high)}). Advice: that mode, where training lasts beyond "
         "its break-even; eager elsewhere."
     )
@@ -156,15 +164,17 @@ def _does_it_pay(timed: Sequence[TrialRecord], records: Sequence[TrialRecord]) -
     )
 
 
-def _start_table(timed: Sequence[TrialRecord]) -> Table:
-    titles = [*_NAMES, "Status", "Parity", *_START]
-    rows = [_start_row(record) for record in timed]
+def _start_table(timed: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> Table:
+    titles = [*_NAMES, "Status", "Parity", *_START, _DEVICE]
+    rows = [_start_row(record, records) for record in timed]
+    if all(set(row[-1]) <= {*MISSING, *" /"} for row in rows):
+        titles, rows = titles[:-1], [row[:-1] for row in rows]
     return make_table("What a start costs, by trial with code generated", titles, rows, text=titles[:6])
 
 
-def _start_row(record: TrialRecord) -> tuple[str, ...]:
+def _start_row(record: TrialRecord, records: Sequence[TrialRecord]) -> tuple[str, ...]:
     its = record.compile if record.status in {"ok", "error"} else {}
-    seconds, extra = its.get("compile_s", {}), extra_memory(its).get("host_peak_bytes")
+    seconds, extra = its.get("compile_s", {}), extra_memory(record, records) if its else {}
     hits = [side.get("caches", {}).get("fx_graph", {}).get("hit") for side in (its, its.get("warm", {}))]
     return (
         *(*_names(record), record.status),
@@ -172,8 +182,14 @@ def _start_row(record: TrialRecord) -> tuple[str, ...]:
         *(significant(its.get(f"{start}_first_step_s")) for start in ("cold", "warm", "eager")),
         *(significant(seconds.get(part)) for part in ("frontend", "backend")),
         *(MISSING if hit is None else str(hit) for hit in hits),
-        significant(None if extra is None else extra / _MEBIBYTE),
+        *(_mebibytes(extra, peak) for peak in ("host_peak_bytes", "device_peak_bytes")),
     )
+
+
+def _mebibytes(extra: Mapping[str, Mapping[str, int]], peak: str) -> str:
+    """Return a peak above the eager one's in MiB, of the cold start and of the warm one."""
+    found = [extra.get(start, {}).get(peak) for start in ("cold", "warm")]
+    return " / ".join(significant(None if its is None else its / _MEBIBYTE) for its in found)
 
 
 def _gain_table(timed: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> Table:

@@ -24,6 +24,7 @@ from results.gate import Parity
 from results.races import Race
 from results.record import TrialRecord
 from results.sides import Side
+from results.text import MISSING
 from results.verdict import Verdict, not_comparable
 
 
@@ -95,13 +96,32 @@ def test_eager_twin_differs_in_compile_alone() -> None:
         assert eager_twin(record, [dataclasses.replace(eager, **change)]) is None  # type: ignore[arg-type]
 
 
-def test_late_recompiles_and_extra_memory() -> None:
-    """Warm-up recompiles and those of evaluation are not late; what was not read has no difference."""
+def test_late_recompiles() -> None:
+    """Recompiles of the warm-up and those of evaluation are not late."""
     failed = [{"phase": "train", "step": 3}, {"phase": "train", "step": 30}, {"phase": "evaluate", "step": 40}]
     assert late_recompiles({"failed_guards": failed}, 8) == [failed[1]]
-    memory = {"cold": {"host": 30, "device": None}, "eager": {"host": 10, "device": 5}}
-    assert extra_memory({"memory": memory}) == {"host": 20, "device": None}
-    assert extra_memory({}) == {}
+
+
+def test_extra_memory_is_of_like_runs() -> None:
+    """A trial's peaks stand against its eager twin's, a probe's against the eager probe's; what is unread has none."""
+    by_phase = {
+        "evaluate": {"host_peak_bytes": 99, "device_peak_bytes": 99},
+        "first_step": {"host_peak_bytes": 17, "device_peak_bytes": 4},
+        "train": {"host_peak_bytes": 12, "device_peak_bytes": None},
+    }
+    memory = {
+        "cold": {"host_peak_bytes": 30, "device_peak_bytes": 9},
+        "warm": {"host_peak_bytes": 11, "device_peak_bytes": None},
+        "eager": {"host_peak_bytes": 10, "device_peak_bytes": 2},
+    }
+    record = compiled_record()
+    record = dataclasses.replace(record, compile={**record.compile, "memory": memory})
+    eager = dataclasses.replace(record, config={**record.config, "compile": {}}, compile={"mode": "eager"})
+    eager = dataclasses.replace(eager, memory={"by_phase": by_phase})
+    assert extra_memory(record, [eager]) == {"cold": {"host_peak_bytes": 13}, "warm": {"host_peak_bytes": 1}}
+    assert extra_memory(record, []) == {"cold": {}, "warm": {"host_peak_bytes": 1}}
+    start = next(its for its in compile_blocks([record, eager]) if isinstance(its, Table))
+    assert "Device MiB above eager, cold / warm" not in {column.title for column in start.columns}
 
 
 def page_records() -> dict[str, TrialRecord]:
@@ -165,6 +185,15 @@ def test_page_has_a_place_for_each_trial_and_names_why() -> None:
     assert compile_blocks([page_records()["eager"]]) == ()
 
 
+def test_a_trial_of_another_function_has_no_break_even() -> None:
+    """A trial that ended in an error, as with red parity, keeps its row and has neither times nor a break-even."""
+    its = page_records()
+    red = dataclasses.replace(its["record"], status="error", reason="the compiled model is another function")
+    faster = dataclasses.replace(its["eager"], steps={"step_s": [0.5] * 5, "num": 5})
+    _, gain, _ = (block for block in compile_blocks([red, faster]) if isinstance(block, Table))
+    assert set(gain.rows[0][4:]) == {MISSING}
+
+
 def test_a_trial_that_shared_the_machine_has_its_graphs_and_no_time() -> None:
     """Its row stands in the matrix; no table of times has one of it, and no break-even comes of it."""
     records = [page_records()[name] for name in ("record", "eager")]
@@ -212,6 +241,7 @@ def test_page_advises_from_races(word: Any, interval: tuple[float, float], turne
         text = page_text(compile_blocks([], [its]))
         assert words in text
         assert ("Advice: stay eager" in text) == (word != "BETTER")
+        assert (f"{race.b.name} against {race.a.name}: " in text) == (word == "BETTER")
     first, second = raced_gain(race), raced_gain(turned)
     assert first is not None
     assert second is not None

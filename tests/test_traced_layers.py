@@ -17,8 +17,11 @@ from backends.blockers import find_blockers, find_lines
 from backends.dgl.backend import BLOCKERS
 from backends.model import build_conv
 from backends.spec import BackendSpec, Layout, ModelSpec, check_ops
+from harness.compile_config import CompileConfig
+from harness.compile_watch import CompileWatch
 
 Inputs = list[Any]
+DGL = BackendSpec(name="dgl")
 LIBRARY = BackendSpec(name="dgl", ops="library")
 TRACEABLE = BackendSpec(name="pyg", ops="traceable")
 
@@ -80,6 +83,18 @@ def test_dgl_layers_are_one_graph_for_all_batches(family: str) -> None:
     """On library operators each family is traced once, also for sizes that change and a relation that becomes empty."""
     layer = layer_of(LIBRARY, spec_of(family, "primitive"))
     assert trace_all(layer, inputs_of(LIBRARY)) == [1] * 9
+
+
+@pytest.mark.filterwarnings("ignore")  # as errors, what dynamo and DGL warn of while tracing would be breaks themselves
+@pytest.mark.parametrize("conv", ["native", "primitive"])
+def test_breaks_of_dgl_s_kernels_are_its_own(conv: str) -> None:
+    """Without custom operators each place that breaks the graph is a line of DGL; none is of how we call it."""
+    watch = CompileWatch.start(CompileConfig(scope="conv", backend="eager", dynamic=True))
+    layer, (topology, x_NC) = layer_of(DGL, spec_of("sage", conv, aggregation="max")), inputs_of(DGL)[0]
+    torch.compile(layer, dynamic=True, backend="eager")(topology, x_NC)
+    places = {its["where"] for its in watch.section()["breaks"]}
+    assert places
+    assert {place.split("/")[0] for place in places} == {"dgl"}
 
 
 @pytest.mark.parametrize("family", ["rgcn", "hgt"])

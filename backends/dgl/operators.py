@@ -22,21 +22,25 @@ from backends.operators import EdgeOperators
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DglEdgeOperators:
-    """``backends.operators.EdgeOperators`` over a graph or block of one relation."""
+    """``backends.operators.EdgeOperators`` over a graph or block of one relation.
+
+    It holds the library that it calls: importing again in a step would be a graph break of ours under torch.compile.
+    """
 
     graph: Any
     num_src: int
     num_dst: int
     storage: str = "auto"
+    dgl: Any = field(default_factory=import_dgl)
     made: dict[str, Any] = field(default_factory=dict)
 
     def sum(self, src: Tensor) -> Tensor:
         """Use copy_u_sum."""
-        return import_dgl().ops.copy_u_sum(self.graph, src)
+        return self.dgl.ops.copy_u_sum(self.graph, src)
 
     def mean(self, src: Tensor) -> Tensor:
         """Use copy_u_mean."""
-        return import_dgl().ops.copy_u_mean(self.graph, src)
+        return self.dgl.ops.copy_u_mean(self.graph, src)
 
     def max(self, src: Tensor) -> Tensor:
         """Use update_all: copy_u_max alone gives minus infinity where there is no edge.
@@ -45,7 +49,7 @@ class DglEdgeOperators:
         """
         if self.graph.num_edges() == 0:
             return src.new_zeros(self.num_dst, *src.shape[1:])
-        function = import_dgl().function
+        function = self.dgl.function
         with self.graph.local_scope():
             self.graph.srcdata["x"] = src
             self.graph.update_all(function.copy_u("x", "m"), function.max("m", "out"))
@@ -54,15 +58,15 @@ class DglEdgeOperators:
 
     def add(self, src: Tensor, dst: Tensor) -> Tensor:
         """Use u_add_v."""
-        return import_dgl().ops.u_add_v(self._expanded(), src, dst)
+        return self.dgl.ops.u_add_v(self._expanded(), src, dst)
 
     def dot(self, src: Tensor, dst: Tensor) -> Tensor:
         """Use u_dot_v, which keeps an axis of one."""
-        return import_dgl().ops.u_dot_v(self._expanded(), src, dst).squeeze(-1)
+        return self.dgl.ops.u_dot_v(self._expanded(), src, dst).squeeze(-1)
 
     def softmax(self, edge: Tensor) -> Tensor:
         """Use edge_softmax; on COO, which it cannot read, the kernels that it is made of."""
-        ops = import_dgl().ops
+        ops = self.dgl.ops
         if self.storage != "coo":
             return ops.edge_softmax(self.graph, edge)
         weight = torch.exp(ops.e_sub_v(self.graph, edge, ops.copy_e_max(self.graph, edge.detach())))
@@ -70,7 +74,7 @@ class DglEdgeOperators:
 
     def weighted_sum(self, src: Tensor, edge: Tensor) -> Tensor:
         """Use u_mul_e_sum."""
-        return import_dgl().ops.u_mul_e_sum(self._expanded(), src, edge.unsqueeze(-1))
+        return self.dgl.ops.u_mul_e_sum(self._expanded(), src, edge.unsqueeze(-1))
 
     def _expanded(self) -> Any:
         if "expanded" not in self.made:

@@ -33,6 +33,8 @@ class MaxConv(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        function = import_dgl().function
+        self.copy_u, self.max = function.copy_u, function.max
         self.neighbour = nn.Linear(channels, channels)
         self.root = nn.Linear(channels, channels, bias=False)
 
@@ -44,10 +46,9 @@ class MaxConv(nn.Module):
         if graph.num_edges() == 0:
             nothing = x_NC[0].new_zeros(graph.num_dst_nodes(), x_NC[0].shape[1])
             return self.neighbour(nothing) + self.root(x_NC[1])
-        function = import_dgl().function
         with graph.local_scope():
             graph.srcdata["x"] = x_NC[0]
-            graph.update_all(function.copy_u("x", "m"), function.max("m", "max"))
+            graph.update_all(self.copy_u("x", "m"), self.max("m", "max"))
             return self.neighbour(graph.dstdata["max"]) + self.root(x_NC[1])
 
 

@@ -8,7 +8,7 @@ known to block, which are causes and no counts.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from results.record import TrialRecord
 from results.text import MISSING, backend_name, plain
 
 _SHOWN: Final = 40
+#: By reason: where it was met, and how often.
+_Reasons = defaultdict[str, Counter[str]]
 
 
 def matrix(compiled: Sequence[TrialRecord]) -> Table:
@@ -53,31 +55,41 @@ def outcome(record: TrialRecord) -> str:
 
 def reasons(compiled: Sequence[TrialRecord]) -> list[Block]:
     """List why trials are not one graph, most frequent first, then the blockers that are known of their layers."""
-    found: dict[str, Counter[str]] = {
-        title: Counter() for title in ("Graph breaks", "Guards that failed after the warm-up", "Not ok, and why")
-    }
-    breaks, guards, ends = found.values()
-    blockers: dict[str, set[str]] = {}
+    breaks, guards, ends, blockers = (_Reasons(Counter) for _ in range(4))
     for record in compiled:
         who = f"{arm_of(record)}, {model_of(record)}"
         for its in record.compile.get("breaks") or []:
-            breaks[f"{who}: {_where(its)}: {its['reason']}"] += its["count"]
+            breaks[f"{_where(its)}: {_brief(its['reason'])}"][who] += its["count"]
         for its in late_recompiles(record.compile, WARM_UP_STEPS):
-            guards[f"{who}: {_where(its)}: {its.get('reason') or 'no reason told'}"] += 1
+            guards[f"{_where(its)}: {_brief(its.get('reason') or 'no reason told')}"][who] += 1
         if record.reason:
-            ends[f"{who}: {record.reason}"] += 1
+            ends[record.reason][who] += 1
         for its in record.compile.get("blockers") or []:
             line = f"{_where(its)}: {its.get('reason')} ({its.get('effect')})"
-            blockers.setdefault(line, set()).add(f"{model_of(record)} in {backend_name(library_of(record.config))}")
-    blocks: list[Block] = [
-        Points(title=title, items=tuple(f"{count} x {plain(line, 500)}" for line, count in its.most_common(_SHOWN)))
-        for title, its in found.items()
-        if its
+            blockers[line][f"{model_of(record)} in {backend_name(library_of(record.config))}"] += 1
+    blocks = [
+        _points("Graph breaks", breaks),
+        _points("Guards that failed after the warm-up", guards),
+        _points("Not ok, and why", ends),
+        _points("Lines of the installed libraries that are known to block", blockers, counted=False),
     ]
-    known = tuple(f"{plain(line, 500)}: {plain(', '.join(sorted(who)), 200)}" for line, who in sorted(blockers.items()))
-    if known:
-        blocks.append(Points(title="Lines of the installed libraries that are known to block", items=known))
-    return blocks
+    return [its for its in blocks if its.items]
+
+
+def _points(title: str, found: Mapping[str, Counter[str]], *, counted: bool = True) -> Points:
+    """Return a point a reason, the most frequent first, with its number where it is counted, and where it was met."""
+    rows = sorted(found.items(), key=lambda its: (-its[1].total() if counted else 0, its[0]))
+    items = [
+        f"{f'{who.total()} x ' if counted else ''}{plain(line, 500)}: {plain('; '.join(sorted(who)), 300)}"
+        for line, who in rows[:_SHOWN]
+    ]
+    left = len(rows) - _SHOWN
+    return Points(title=title, items=(*items, *([f"and {left} more, in the records"] if left > 0 else [])))
+
+
+def _brief(reason: str) -> str:
+    """Return what torch says of a reason without what it adds for its own developers."""
+    return reason.partition(" Developer debug context:")[0]
 
 
 def outlasts_warm_up(record: TrialRecord) -> bool:

@@ -63,7 +63,7 @@ def compile_blocks(records: Sequence[TrialRecord], races: Sequence[Race] = ()) -
         *([_start_table(timed, records), _gain_table(timed, records)] if timed else []),
         Prose(text=_which_mode(compiled)),
         *([matrix(compiled)] if compiled else []),
-        *reasons(compiled),
+        *([Prose(text=_why_not(compiled)), *why] if (why := reasons(compiled)) else []),
     )
 
 
@@ -252,3 +252,12 @@ def _which_mode(compiled: Sequence[TrialRecord]) -> str:
         return words + "Of the whole model none did."
     mode, count = counts.most_common(1)[0]
     return words + f"Of the whole model most often under {mode}, {count} of them: the first to race."
+
+
+def _why_not(compiled: Sequence[TrialRecord]) -> str:
+    ok = [its for its in compiled if its.status == "ok"]
+    apart = sum(not is_one_graph(its.compile) for its in ok)
+    return (
+        f"Why not, where not? In {apart} of {len(ok)} trials that ended ok training was not one graph. What the "
+        "compiler said, and the lines of the libraries that are known to be the cause:"
+    )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from made_records import make_record
 from small_shop import SMALL, planned
 
 from harness import cli, gate_job, race_units, sampler_check, stage_units, staged_sweep, stages
@@ -28,6 +29,7 @@ from harness.staged_sweep import StagedResult, device_slug, run_staged
 from harness.stages import KINDS, Stage, read_stages
 from results.duels import Duel
 from results.merge import merge_stores
+from results.published import recipe_of
 from results.report import write_report
 from results.stages import read_stages as read_answers
 from results.stages import stages_table
@@ -61,10 +63,14 @@ def test_the_gpu_sweep_has_its_stages_and_every_config_of_it_composes() -> None:
     (families,) = [stage for stage in found if stage.name == "rel-f1"]
     for variant in families.variants:
         assert [item.config.backend.name for item in expand(variant)] == ["pyg", "dgl"]
-    for stage in (found[-2], *read_stages("gpu", smoke=True)[-2:-1]):
-        assert expand(stage.variants[0])
+    (published,) = [stage for stage in found if stage.name == "published"]
+    trials = [item.config for item in expand(published.variants[0])]
+    assert len(trials) == 3 * 10 * 2
+    assert {recipe_of(make_record(config=its.to_dict())) for its in trials} == {"reference"}
+    for stage in read_stages("gpu", smoke=True):
+        assert all(expand(variant) for variant in stage.variants if stage.kind == "trials")
     small = read_stages("gpu", smoke=True)
-    assert all("measure.device=cpu" in variant[-8:] for stage in small[1:] for variant in stage.variants)
+    assert all("measure.device=cpu" in variant[-9:] for stage in small[1:] for variant in stage.variants)
     assert {stage.processes for stage in small if stage.kind == "duel"} == {2}
     assert [stage.processes for stage in small if stage.kind == "calibration"] == [10]
 

@@ -151,9 +151,10 @@ def test_gate_is_green_on_rel_f1(name: str, rel_f1: object) -> None:
     assert [row for its in rows for row in its if not row.ok] == []
 
 
-def test_one_pass_is_green_on_rel_f1(rel_f1: object) -> None:
+@pytest.mark.parametrize("name", ["driver-position", "results-position", "qualifying-position"])
+def test_one_pass_is_green_on_rel_f1(name: str, rel_f1: object) -> None:
     """Outputs, input gradients and weight gradients on RelBench's real database, float64, at 1e-9."""
-    real = load_task(rel_f1, "driver-position")  # type: ignore[arg-type]
+    real = load_task(rel_f1, name)  # type: ignore[arg-type]
     its = arena(real, torch.float64)
     first = its.single_pass(REFERENCE)
     for backend in BOTH:

@@ -18,7 +18,7 @@ from backends.families import find_family
 from harness.compose import compose_trial
 from harness.config import code_version
 from harness.duel_blocks import WHATS
-from harness.plan import PlannedTrial, plan_trials, public_override
+from harness.plan import PlannedTrial, in_label, plan_trials, public_override, said
 from results.sides import DECLARABLE
 from results.text import plain
 from tasks.names import did_you_mean
@@ -101,10 +101,11 @@ class DuelPlan:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Return what each side is called: its trial, with the interpreter and the checkout in which sides differ."""
-        given = [(name, pair) for name, pair in self.differences.items() if name in _PATHS]
+        """Return what each side is called: its trial, with the settings and places in which sides differ besides."""
+        told = {"backend.storage"} if self.a.trial.config.backend.name != self.b.trial.config.backend.name else set()
+        given = [(name, pair) for name, pair in self.differences.items() if name not in told and not in_label(name)]
         return {
-            arm: " · ".join([side.trial.label, *(f"{name} {pair[index]}" for name, pair in given)])
+            arm: " · ".join([side.trial.label, *(said(name, pair[index]) for name, pair in given)])
             for index, (arm, side) in enumerate(self.sides.items())
         }
 

@@ -32,6 +32,8 @@ from results.store import Store
 from tasks.folder import data_fingerprint
 from tasks.task import METRIC_OF
 
+#: Settings, and groups of them as overrides name them, that a label has words for.
+_IN_LABEL: Final = ("task", "model", "model.family", "backend", "backend.name", "compile", "seed")
 _GATE_VERSIONS: Final = ("torch", "torch_geometric", "dgl", "pytorch-frame")
 
 
@@ -40,7 +42,8 @@ class PlannedTrial:
     """One trial to run; ``skip`` is why it cannot run here, ``parity_key`` None for the reference itself.
 
     With ``quality_only`` it may share the machine with others, so that its times say nothing and are never shown.
-    ``time_units`` are those of its data's time columns, other than seconds.
+    ``time_units`` are those of its data's time columns, other than seconds; ``apart`` says by what else than its label
+    has words for it differs from other trials of its plan.
     """
 
     config: TrialConfig
@@ -52,6 +55,7 @@ class PlannedTrial:
     skip: str | None
     quality_only: bool = False
     time_units: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @property
     def trial_id(self) -> str:
@@ -70,11 +74,10 @@ class PlannedTrial:
     @property
     def label(self) -> str:
         """Say in a few words which trial this is."""
-        compiled = f" · compile {self.config.compile.label}" if self.config.compile.on else ""
-        return (
-            f"{self.config.task} · {self.config.model.family} · {self.config.backend.name}{compiled} · "
-            f"seed {self.config.seed}"
-        )
+        config = self.config
+        compiled = [f"compile {config.compile.label}"] if config.compile.on else []
+        words = [config.task, config.model.family, config.backend.name, *compiled, f"seed {config.seed}", *self.apart]
+        return " · ".join(words)
 
     @property
     def command(self) -> str:
@@ -128,7 +131,28 @@ def plan_trials(composed: Sequence[Composed], *, quality_only: bool = False) -> 
                 f"{' '.join(item.overrides)}: differs from another trial in path, threads, timeout or split_steps "
                 "alone, so it is the same trial; allowed is one of them"
             )
-    return interleave([*planned.values()])
+    return interleave(_told_apart([*planned.values()]))
+
+
+def in_label(name: str) -> bool:
+    """Tell whether the label of a trial has a word for a setting, by its dotted name."""
+    return name in _IN_LABEL or name.startswith("compile.")
+
+
+def said(name: str, value: Any) -> str:
+    """Return a setting as a label holds it."""
+    return f"{name.rpartition('.')[2]}={'null' if value is None else value}"
+
+
+def _told_apart(trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
+    """Return the trials, each with the overrides in which it differs from others and which no label has words for."""
+    given = [dict(text.split("=", 1) for text in trial.overrides if "=" in text) for trial in trials]
+    keys = dict.fromkeys(key for its in given for key in its if not in_label(key) and key != "dataset.path")
+    varying = [key for key in keys if len({its.get(key) for its in given}) > 1]
+    return [
+        dataclasses.replace(trial, apart=tuple(said(key, its[key]) for key in varying if key in its))
+        for trial, its in zip(trials, given, strict=True)
+    ]
 
 
 def _check_kind(config: TrialConfig, task_type: str) -> None:

@@ -278,7 +278,7 @@ def test_sides_are_called_by_what_was_given(tmp_path: Path) -> None:
         checkouts.append(checkout)
     both = plan_duel([*TINY, f"a.python={pythons[0]}", f"b.python={pythons[1]}"])
     assert both.differences == {"python": ("torch26", "torch211")}
-    assert [its.rpartition(" · ")[2] for its in both.labels.values()] == ["python torch26", "python torch211"]
+    assert [its.rpartition(" · ")[2] for its in both.labels.values()] == ["python=torch26", "python=torch211"]
     one = plan_duel([*TINY, f"b.python={pythons[0]}"])
     assert one.differences == {"python": ("this", "torch26")}
     same = plan_duel([*TINY, f"a.checkout={checkouts[0]}", f"b.checkout={checkouts[1]}"])
@@ -286,6 +286,8 @@ def test_sides_are_called_by_what_was_given(tmp_path: Path) -> None:
     for plan in (both, one, same):
         assert str(tmp_path) not in f"{plan.differences} {plan.labels} {plan.command}"
     assert plan_duel(TINY).labels == dict.fromkeys("ab", one.a.trial.label)
+    depths = plan_duel([*TINY, "a.dataset.self_depth=2", "b.dataset.self_depth=null"]).labels
+    assert [its.rpartition(" · ")[2] for its in depths.values()] == ["self_depth=2", "self_depth=null"]
 
 
 def test_processes_are_kept_once_and_torn_files_are_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -25,82 +25,79 @@ import pyarrow as pa
 
 from harness.config import DatasetConfig
 from harness.dataset import dataset_folder
+from harness.submission_choice import TASK_TYPES, Choice
 from results.predictions import prediction_array, read_predictions
 from results.record import TrialRecord
-from results.store import Store
 from tasks.columns import integers, seconds
 from tasks.folder import data_fingerprint
 from tasks.labels import read_labels
 from tasks.manifest import read_dataset_manifest, read_task_manifest
+from tasks.names import did_you_mean
 
-#: The task types of the leaderboard: relbench defines no file of predictions for others.
-TASK_TYPES: Final = ("binary_classification", "regression", "recommendation")
 #: relbench reads the file's decimal digits: so far its score may be from the record's.
 _TOLERANCE: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """The trials of one task: one, or several that differ in the seed alone and are averaged."""
-
-    dataset: str
-    task: str
-    trials: tuple[tuple[Store, TrialRecord], ...]
-
-    @property
-    def first(self) -> TrialRecord:
-        """Return the record that speaks for all."""
-        return self.trials[0][1]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """One file of a submission: its name, its rows, whose it is, who validated it, and what it scores there."""
+    """One file of a submission: its name and task, its rows, whose it is, who validated it, what it scores there."""
 
     file: str
+    task: str
     num_rows: int
     trials: tuple[str, ...]
     validated_by: str
     scores: dict[str, float]
 
 
-def choose_trials(
-    names: Sequence[str], store: Store, *, mean: bool, say: Callable[[str], None] = lambda line: None
-) -> list[Choice]:
-    """Find the trials that are meant, by task: ids (or their beginnings) in ``store``, or folders of other stores.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A family of the leaderboard, which takes all of its tasks or none: those that have a file, and those missing."""
 
-    Of such a folder every trial is meant that ended ok; ``say`` hears of each other one and why it is left out.
-    Raises ValueError for a name that is none or several, a trial that did not end ok, several trials of a task without
-    ``mean``, and with it trials that differ in more than the seed.
+    name: str
+    there: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def find_folders(texts: Sequence[str], choices: Sequence[Choice]) -> dict[str, Path]:
+    """Return the folder of each data set that ``NAME=FOLDER`` names; one bare ``FOLDER`` is that of the only data set.
+
+    Raises ValueError for a folder that is not there, a name that no trial has, and a bare folder beside others or for
+    trials of several data sets.
     """
-    found: dict[str, tuple[Store, TrialRecord]] = {}
-    for name in names:
-        for its, record in _named(name, store, say):
-            found.setdefault(record.trial_id, (its, record))
-    by_task: dict[tuple[str, str], list[tuple[Store, TrialRecord]]] = {}
-    for its, record in found.values():
-        key = (str(record.setting("dataset.name")), str(record.setting("task.name")))
-        by_task.setdefault(key, []).append((its, record))
-    for (_, task), trials in by_task.items():
-        _check_together(task, [record for _, record in trials], mean=mean)
-    return [
-        Choice(dataset=dataset, task=task, trials=tuple(trials)) for (dataset, task), trials in sorted(by_task.items())
-    ]
+    names, folders = sorted({choice.dataset for choice in choices}), dict[str, Path]()
+    for text in texts:
+        name, mark, folder = text.partition("=")
+        if Path(text).is_dir() or not mark:
+            if len(names) != 1 or len(texts) != 1:
+                raise ValueError(
+                    f"--data {text}: the trials are of {', '.join(names)}; allowed is NAME=FOLDER for each"
+                )
+            name, folder = names[0], text
+        if name not in names:
+            raise ValueError(f"--data {text}: no trial ran on {name!r}; {did_you_mean(name, names)}")
+        if not Path(folder).is_dir():
+            raise ValueError(f"--data {text}: allowed is a folder that is there")
+        if name in folders:
+            raise ValueError(f"--data {text}: {name} has a folder already; allowed is one for each data set")
+        folders[name] = Path(folder)
+    return folders
 
 
-def write_submission(choices: Sequence[Choice], out: Path, data: Path | None) -> list[Written]:
+def write_submission(choices: Sequence[Choice], out: Path, data: Mapping[str, Path]) -> list[Written]:
     """Write and validate a file for each choice into a new or empty folder.
 
-    ``data`` is the RelBench v3 folder of the data set where trials ran on a folder. Raises ValueError for a folder
-    that holds something, other data, predictions that are missing or do not fit the test table, and whatever relbench
-    refuses; ``out`` is then as before.
+    ``data`` has the RelBench v3 folder of each data set by name where trials ran on a folder. Raises ValueError for a
+    folder that holds something, other data, predictions that are missing or do not fit the test table, and whatever
+    relbench refuses; ``out`` is then as before.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out}: is there and not empty; allowed is a new or an empty folder")
+    folders = [_data_folder(choice, data.get(choice.dataset)) for choice in choices]
     partial = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
     partial.mkdir(parents=True)
     try:
-        written = [_write(choice, partial, _data_folder(choice, data)) for choice in choices]
+        written = [_write(choice, partial, folder) for choice, folder in zip(choices, folders, strict=True)]
         partial.replace(out)
     except BaseException:
         shutil.rmtree(partial)
@@ -108,47 +105,36 @@ def write_submission(choices: Sequence[Choice], out: Path, data: Path | None) ->
     return written
 
 
-def _named(name: str, store: Store, say: Callable[[str], None]) -> list[tuple[Store, TrialRecord]]:
-    if (Path(name) / "trials").is_dir():
-        there = Store(name)
-        records, problems = there.records()
-        for record in records:
-            if record.status != "ok":
-                say(f"{name}: left out: trial {record.trial_id}, which ended {record.status}: {record.reason}")
-        for problem in problems:
-            say(f"{name}: left out: {problem}")
-        return [(there, record) for record in records if record.status == "ok"]
-    records, _ = store.records()
-    meant = [record for record in records if record.trial_id.startswith(name)]
-    if len(meant) != 1:
-        some = ", ".join(record.trial_id for record in (meant or records)[:8]) or "(none)"
-        raise ValueError(f"{name!r} is no store and names {len(meant)} trials of {store.folder}; there are {some}")
-    if meant[0].status != "ok":
-        raise ValueError(f"trial {meant[0].trial_id} ended {meant[0].status}; allowed is a trial that ended ok")
-    return [(store, meant[0])]
+def find_families(written: Sequence[Written]) -> list[Family] | None:
+    """Return each family of the leaderboard that some file belongs to; None where relbench is too old to know any."""
+    if find_spec("relbench.submit") is None:
+        return None
+    from relbench.submit import LEADERBOARD_TASKS
+
+    named = {its.task for its in written}
+    return [
+        Family(
+            name=name,
+            there=tuple(task for task in tasks if task in named),
+            missing=tuple(task for task in tasks if task not in named),
+        )
+        for name, tasks in LEADERBOARD_TASKS.items()
+        if named & set(tasks)
+    ]
 
 
-def _check_together(task: str, records: Sequence[TrialRecord], *, mean: bool) -> None:
-    """Refuse (ValueError) several trials of a task, or with ``mean`` those that differ in more than the seed."""
-    names = ", ".join(record.trial_id for record in records)
-    if len(records) > 1 and not mean:
-        raise ValueError(f"task {task}: {len(records)} trials are meant ({names}); name one, or average with --mean")
-    if len({(record.config_id, record.data_fingerprint, record.code_version) for record in records}) > 1:
-        raise ValueError(f"task {task}: trials {names} differ in more than the seed; no mean is made of those")
-    seeds = [record.setting("seed") for record in records]
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"task {task}: trials {names} have the seeds {seeds}; allowed is each seed once")
-
-
-def _data_folder(choice: Choice, data: Path | None) -> Path:
+def _data_folder(choice: Choice, given: Path | None) -> Path:
     """Return the folder with the data that the trials ran on; ValueError where it holds others."""
     config: dict[str, Any] = choice.first.config["dataset"]
-    if config.get("path") is not None and data is None:
-        raise ValueError(f"trial {choice.first.trial_id} ran on a folder of data; say which with --data FOLDER")
-    folder = dataset_folder(DatasetConfig(**{**config, "path": None if data is None else str(data)}))
+    if config.get("path") is not None and given is None:
+        raise ValueError(
+            f"trial {choice.first.trial_id} ran on a folder of data; say which with --data {choice.dataset}=FOLDER"
+        )
+    folder = dataset_folder(DatasetConfig(**{**config, "path": None if given is None else str(given)}))
     read_task_manifest(folder, choice.task, read_dataset_manifest(folder))
+    fingerprint = data_fingerprint(folder, choice.task)
     for _, record in choice.trials:
-        if data_fingerprint(folder, choice.task) != record.data_fingerprint:
+        if fingerprint != record.data_fingerprint:
             raise ValueError(f"{folder}: trial {record.trial_id} of {choice.task} ran on other data than these")
     return folder
 
@@ -171,6 +157,8 @@ def _write(choice: Choice, into: Path, folder: Path) -> Written:
         place = f"trial {record.trial_id}, task {task.name}"
         check_predictions(table, labels[entity_col], labels[task.time_col], task.task_type, place)
     path = into / f"{manifest.name}__{task.name}.csv"
+    if path.exists():
+        raise ValueError(f"{path.name}: trials of {choice.dataset} and of another name for it; allowed is one of them")
     keys = labels.select([entity_col, task.time_col]).to_pandas()
     answers = _lists(tables[0]) if ranked else np.mean([prediction_array(table) for table in tables], axis=0)
     column = pd.Series(answers, name=task.dst_entity_col if ranked else task.target_col)
@@ -180,6 +168,7 @@ def _write(choice: Choice, into: Path, folder: Path) -> Written:
         _compare(scores, choice.first)
     return Written(
         file=path.name,
+        task=f"{manifest.name}/{task.name}",
         num_rows=len(keys),
         trials=tuple(record.trial_id for _, record in choice.trials),
         validated_by=validated_by,

@@ -18,7 +18,8 @@ from relbench_folder import TASK, Folder, stamps
 from small_shop import SMALL
 
 from harness import cli, submission
-from harness.submission import check_predictions, choose_trials, write_submission
+from harness.submission import check_predictions, write_submission
+from harness.submission_choice import choose_trials
 from results.merge import merge_stores
 from results.predictions import hash_of_test, predictions_hash, read_predictions, write_predictions
 from results.record import TrialRecord
@@ -59,7 +60,14 @@ def load(folder: Path, task: str = TASK) -> tuple[TaskSpec, Any]:
 
 
 def keep(
-    store: Store, folder: Path, seed: int = 0, task: str = TASK, prediction: Any = None, **changes: Any
+    store: Store,
+    folder: Path,
+    seed: int = 0,
+    task: str = TASK,
+    prediction: Any = None,
+    dataset: str = "folder",
+    backend: str = "pyg",
+    **changes: Any,
 ) -> TrialRecord:
     """Record a trial with these predictions of the test split, or made-up ones, as one on a folder leaves them."""
     spec, database = load(folder, task)
@@ -70,14 +78,14 @@ def keep(
     target = spec.split.test.target
     scores = evaluate(spec.task_type, target, values["test"], train_std=spec.train_std)
     table = prediction_table(spec, database, values)
-    base = make_record("pyg", seed).config
-    dataset = {"name": "folder", "path": "FOLDER", "seed": 0, "scale": 1.0, "self_depth": 2}
+    base = make_record(backend, seed).config
+    data = {"name": dataset, "path": "FOLDER", "seed": 0, "scale": 1.0, "self_depth": 2}
     record = make_record(
-        "pyg",
+        backend,
         seed,
         trial_id=changes.pop("trial_id", f"t{seed}-{task}"),
-        config_id=f"c-{task}",
-        config=base | {"dataset": dataset, "task": {"name": task, "metric": spec.metric}},
+        config_id=f"c-{task}-{backend}",
+        config=base | {"dataset": data, "task": {"name": task, "metric": spec.metric, "task_type": spec.task_type}},
         data_fingerprint=data_fingerprint(folder, task),
         predictions_hash=hash_of_test(table),
         metrics={"val": scores, "test": scores},
@@ -170,7 +178,7 @@ def test_the_mean_over_seeds_is_asked_for(tmp_path: Path, club: Path) -> None:
     with pytest.raises(ValueError, match=r"2 trials are meant \(t0-busy, t1-busy\); name one, or average with --mean"):
         choose_trials([str(tmp_path / "store")], store, mean=False)
     choices = choose_trials(["t0", "t1", str(tmp_path / "store")], store, mean=True)
-    (written,) = write_submission(choices, tmp_path / "out", club)
+    (written,) = write_submission(choices, tmp_path / "out", {"folder": club})
     assert written.trials == ("t0-busy", "t1-busy")
     parts = [read_predictions(store, record, "test")["prediction"].to_numpy() for record in records]
     assert np.array_equal(pd.read_csv(tmp_path / "out" / written.file)["busy"], np.mean(parts, axis=0))
@@ -242,7 +250,7 @@ def test_what_does_not_fit_writes_nothing(change: str, message: str, tmp_path: P
     spoil(change, store, keep(store, club), club)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ValueError, match=message):
-        write_submission(choose_trials(["t0"], store, mean=False), tmp_path / "out", club)
+        write_submission(choose_trials(["t0"], store, mean=False), tmp_path / "out", {"folder": club})
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -251,11 +259,11 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, club: Path)
     store = Store(tmp_path / "store")
     keep(store, club)
     choices = choose_trials(["t0"], store, mean=False)
-    with pytest.raises(ValueError, match="say which with --data FOLDER"):
-        write_submission(choices, tmp_path / "out", None)
-    write_submission(choices, tmp_path / "out", club)
+    with pytest.raises(ValueError, match="say which with --data folder=FOLDER"):
+        write_submission(choices, tmp_path / "out", {})
+    write_submission(choices, tmp_path / "out", {"folder": club})
     with pytest.raises(ValueError, match="is there and not empty"):
-        write_submission(choices, tmp_path / "out", club)
+        write_submission(choices, tmp_path / "out", {"folder": club})
 
 
 @pytest.mark.parametrize(
@@ -286,7 +294,7 @@ def test_without_relbench_submit_the_own_check_stands_and_says_so(
     monkeypatch.setattr(submission, "find_spec", lambda name: None)
     store = Store(tmp_path / "store")
     keep(store, club)
-    (written,) = write_submission(choose_trials(["t0"], store, mean=False), tmp_path / "out", club)
+    (written,) = write_submission(choose_trials(["t0"], store, mean=False), tmp_path / "out", {"folder": club})
     assert written.validated_by.startswith("relduel's own check")
     assert not written.scores
 
@@ -358,7 +366,7 @@ def test_a_ranking_names_keys_and_is_written_as_relbench_reads_it(tmp_path: Path
     table = read_predictions(store, record, "test")
     lists = [[100, 107, 114, None], [114, 107, 100, None], [107, 100, 114, None]]
     assert table["prediction"].to_pylist() == lists
-    (written,) = write_submission(choose_trials(["t0"], store, mean=False), tmp_path / "out", club)
+    (written,) = write_submission(choose_trials(["t0"], store, mean=False), tmp_path / "out", {"folder": club})
     assert written.scores["map"] == pytest.approx(record.metrics["test"]["map"]) == pytest.approx((1 + 1 + 1 / 3) / 3)
     file = pd.read_csv(tmp_path / "out" / written.file)
     assert file.columns.tolist() == ["member_id", "asked_at", "room_id"]
@@ -374,10 +382,10 @@ def test_rankings_have_no_mean_and_no_destination_twice(tmp_path: Path, club: Pa
         keep(store, recommended, seed, task="rooms", prediction=ranked)
     choices = choose_trials([str(tmp_path / "store")], store, mean=True)
     with pytest.raises(ValueError, match="task rooms: 2 trials; rankings have no mean, allowed is one trial"):
-        write_submission(choices, tmp_path / "out", club)
+        write_submission(choices, tmp_path / "out", {"folder": club})
     keep(store, recommended, 2, task="rooms", prediction=np.array([[0.0, 1], [1, 1], [2, 0]]))
     with pytest.raises(ValueError, match=r"row 1 recommends \[107, 107\]; allowed are distinct keys"):
-        write_submission(choose_trials(["t2"], store, mean=False), tmp_path / "out", club)
+        write_submission(choose_trials(["t2"], store, mean=False), tmp_path / "out", {"folder": club})
 
 
 def test_a_task_type_without_a_file_is_refused(tmp_path: Path) -> None:
@@ -386,7 +394,7 @@ def test_a_task_type_without_a_file_is_refused(tmp_path: Path) -> None:
     spec, _ = load(folder, "customer-bracket")
     keep(store, folder, task="customer-bracket", prediction=np.eye(4)[spec.split.test.target.astype(int)])
     with pytest.raises(ValueError, match="multiclass_classification, for which RelBench's leaderboard has no file"):
-        write_submission(choose_trials(["t0"], store, mean=False), tmp_path / "out", folder)
+        write_submission(choose_trials(["t0"], store, mean=False), tmp_path / "out", {"folder": folder})
     assert not (tmp_path / "out").exists()
 
 
@@ -400,7 +408,9 @@ def test_rel_f1_files_name_the_leaderboards_tasks(rel_f1: Path, tmp_path: Path) 
     circuits, _ = load(rel_f1, "driver-circuit-compete")
     popular = trivial_predictions(circuits, "test")["past popularity"]
     keep(store, rel_f1, task="driver-circuit-compete", prediction=popular)
-    written = write_submission(choose_trials([str(tmp_path / "store")], store, mean=False), tmp_path / "out", rel_f1)
+    written = write_submission(
+        choose_trials([str(tmp_path / "store")], store, mean=False), tmp_path / "out", {"folder": rel_f1}
+    )
     assert [(its.file, its.num_rows) for its in written] == [
         ("rel-f1__driver-circuit-compete.csv", len(popular)),
         ("rel-f1__driver-dnf.csv", 702),

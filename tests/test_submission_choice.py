@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from relbench_folder import TASK
 from test_submission import club, keep  # noqa: F401 - a fixture
 
 from harness import cli, submission
+from harness.commands.submit import EXAMPLES
 from harness.submission import find_families, find_folders, write_submission
 from harness.submission_choice import choose_trials
 from results.store import Store
@@ -125,3 +128,101 @@ def test_a_whole_family_is_complete(monkeypatch: pytest.MonkeyPatch, two: tuple[
     assert [(its.name, its.missing) for its in families] == [("regression", ())]
     monkeypatch.setattr(submission, "find_spec", lambda name: None)
     assert find_families(written) is None
+
+
+@pytest.fixture
+def published(tmp_path: Path, club: Path, monkeypatch: pytest.MonkeyPatch) -> Store:  # noqa: F811
+    """Return what ``relduel sweep published`` leaves, smaller, in the folder where the examples expect it.
+
+    Each backend with two seeds, a trial that answered requests, one that ran out of memory and a multiclass task.
+    """
+    monkeypatch.chdir(tmp_path)
+    store = Store("runs/published")
+    for backend in ("pyg", "dgl"):
+        for seed in (0, 1):
+            keep(store, club, seed, backend=backend, trial_id=f"{backend}-{seed}")
+    first = store.read("pyg-0")
+    for changes in (
+        {"trial_id": "asked", "inference": {"warm": []}, "predictions_hash": None, "metrics": {}},
+        {"trial_id": "brackets", "config": {**first.config, "task": {"task_type": "multiclass_classification"}}},
+        {"trial_id": "lost", "status": "oom", "reason": "no memory left"},
+    ):
+        store.write(dataclasses.replace(first, **changes))
+    return store
+
+
+def test_the_examples_of_the_help_run(
+    published: Store,
+    club: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each line of the help text writes its files, and names on the way what the store holds beside them."""
+    lines = [shlex.split(line) for line in EXAMPLES.splitlines() if line.startswith("  relduel submit")]
+    assert len(lines) == 3
+    as_data_set(club, "rel-f1", "driver-dnf")
+    as_data_set(club, "rel-hm", "user-churn")
+    keep(Store("runs/default"), club, trial_id="3f9a00")
+    keep(Store("runs/f1"), Path("rel-f1"), task="driver-dnf", dataset="rel-f1", trial_id="f1")
+    keep(Store("runs/hm"), Path("rel-hm"), task="user-churn", dataset="rel-hm", trial_id="hm")
+    lines[0].remove("7c01")  # the club has one task
+    for number, (_, *words) in enumerate(lines):
+        folders = [word.replace("=FOLDER", f"={word.partition('=')[0]}") for word in words]
+        folders = [str(club) if word == "FOLDER" else word for word in folders]
+        assert cli.main([*folders[:-1], f"out-{number}"]) == 0
+    told = capsys.readouterr()
+    assert "mean of 2 trials" in told.out
+    assert "classification: 2 of 12 tasks" in told.out
+    at = "runs/published: left out: trial"
+    assert sorted(told.err.splitlines()) == [
+        f"{at} asked, which answered requests and kept no predictions: there is no predictions.parquet",
+        f"{at} brackets, which is of multiclass_classification, for which RelBench's leaderboard has no file",
+        f"{at} lost, which ended oom: no memory left",
+    ]
+
+
+def test_both_backends_make_no_mean_and_the_message_says_what_to_ask_for(published: Store) -> None:
+    """Without --only the store's trials are refused, by the setting that sets them apart."""
+    with pytest.raises(ValueError, match=r"\(backend\.name: dgl, pyg; .*\); .* choose with --only KEY=VALUE"):
+        choose_trials([str(published.folder)], published, mean=True)
+
+
+@pytest.mark.parametrize(
+    "only", [["backend=dgl"], ["backend.name=dgl", "dataset.self_depth=2"], ["backend=dgl", "model.channels=64"]]
+)
+def test_only_keeps_the_trials_with_the_setting(only: list[str], published: Store) -> None:
+    """A group's name and a dotted setting choose alike, several together; what is not asked for is not said."""
+    said: list[str] = []
+    (choice,) = choose_trials([str(published.folder)], published, mean=True, only=only, say=said.append)
+    assert [record.trial_id for _, record in choice.trials] == ["dgl-0", "dgl-1"]
+    assert not said
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        (
+            ["backend.nam=pyg"],
+            r"no trial there has a setting 'backend\.nam'; did you mean 'backend\.name'\? allowed are ",
+        ),
+        (
+            ["backend=pgy"],
+            r"--only backend=pgy: no trial there has that value; did you mean 'pyg'\? allowed are dgl, pyg$",
+        ),
+        (["seed=7"], r"allowed are 0, 1$"),
+        (["seed=0", "seed=1"], "no trial there has all of --only seed=0 --only seed=1"),
+        (["seed"], "--only seed: allowed is KEY=VALUE"),
+        (["seed=0,1"], r"no trial there has that value; .*allowed are 0, 1$"),
+    ],
+)
+def test_a_wrong_filter_is_named_with_what_there_is(only: list[str], message: str, published: Store) -> None:
+    """An unknown setting, a value that no trial has, two that exclude each other, and what is no setting at all."""
+    with pytest.raises(ValueError, match=message) as caught:
+        choose_trials([str(published.folder)], published, mean=True, only=only)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_filter_on_nothing_says_that_nothing_is_there(tmp_path: Path) -> None:
+    """An empty store has no setting."""
+    (tmp_path / "trials").mkdir()
+    with pytest.raises(ValueError, match=r"no trial there has a setting 'seed'; allowed are \(none\)"):
+        choose_trials([str(tmp_path)], Store(tmp_path), mean=True, only=["seed=0"])

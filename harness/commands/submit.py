@@ -11,13 +11,14 @@ from harness.commands.common import add_store, print_json
 EXAMPLES = """\
 example:
   relduel submit 3f9a 7c01 --data FOLDER --out submission
-  relduel submit runs/published --mean --data rel-f1=FOLDER --out submission
-  relduel submit runs/f1 runs/hm --mean --data rel-f1=FOLDER --data rel-hm=FOLDER --out submission
+  relduel submit runs/published --only backend=pyg --mean --data FOLDER --out submission
+  relduel submit runs/f1 runs/hm --only backend=pyg --mean --data rel-f1=FOLDER --data rel-hm=FOLDER --out submission
 
 One file a task, DATASET__TASK.csv: the keys of the test table and the prediction. Several trials of one task are
-refused, or averaged with --mean if they differ in the seed alone; rankings have no mean. A family of the leaderboard
-(classification, regression, recommendation) spans seven data sets: name all of them in one call; what it still lacks
-is said. Nothing is sent: python -m relbench.submit FOLDER then packs the families of tasks that are complete.
+refused, or averaged with --mean if they differ in the seed alone; rankings have no mean. Of a store, what answered
+requests or has no file on the leaderboard is left out and named. A family of the leaderboard (classification,
+regression, recommendation) spans seven data sets: name all of them in one call; what it still lacks is said.
+Nothing is sent: python -m relbench.submit FOLDER then packs the families of tasks that are complete.
 """
 
 
@@ -35,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FOLDER",
         help="where a data set lies whose trials ran on a folder; FOLDER alone where there is one data set",
     )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of all of these, only trials with this setting, such as backend=pyg or model.channels=128",
+    )
     parser.add_argument("--mean", action="store_true", help="average the trials of a task over their seeds")
 
 
@@ -45,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from harness.submission_choice import choose_trials
     from results.store import Store
 
-    choices = choose_trials(options.trials, Store(options.store), mean=options.mean, say=say)
+    choices = choose_trials(options.trials, Store(options.store), mean=options.mean, only=options.only, say=say)
     if not choices:
         raise ValueError(f"{', '.join(options.trials)}: no trial there has a file")
     written = write_submission(choices, options.out, find_folders(options.data, choices))

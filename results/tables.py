@@ -17,7 +17,14 @@ from typing import Any, Final
 import pandas as pd
 
 from results.arms import OWN_SAMPLER, SIDES, arm_text, arms_in, libraries_in
-from results.beside import CEILING, Baselines, baselines_beside, best_baseline
+from results.beside import (
+    CEILING,
+    baselines_beside,
+    baselines_by_graph,
+    best_baseline,
+    differing_options,
+    graph_key,
+)
 from results.blocks import Table
 from results.frame import pairs_frame
 from results.gate import MARKS, Parity
@@ -104,22 +111,22 @@ def scores_table(trials: pd.DataFrame, records: Sequence[TrialRecord], parity: M
 
 
 def baselines_table(trials: pd.DataFrame, records: Sequence[TrialRecord]) -> Table | None:
-    """Return the test score of every baseline by task, the ceiling last; None where no trial has any."""
-    found: dict[tuple[str, str, str], Baselines] = {}
-    for trial, record in zip(trials.to_dict("records"), records, strict=True):
-        if record.baselines and trial["metric"]:
-            key = (f"{trial['dataset']} / {trial['task']}", trial["metric"], record.data_fingerprint)
-            found.setdefault(key, record.baselines)
-    present = dict.fromkeys(name for baselines in found.values() for name in baselines)
+    """Return the test score of every baseline by task and graph, the ceiling last; None where no trial has any."""
+    about = {
+        graph_key(record): (f"{trial['dataset']} / {trial['task']}", trial["metric"])
+        for trial, record in zip(trials.to_dict("records"), records, strict=True)
+        if record.baselines and trial["metric"]
+    }
+    found = baselines_by_graph(trials, records)
+    present = dict.fromkeys(name for key in about for name in found[key])
     names = sorted(present, key=lambda name: name == CEILING)
-    rows = [
-        (
-            task,
-            plain(metric, 40) + _ARROWS[direction(metric)],
-            *(_baseline_cell(baselines.get(name, {}), metric) for name in names),
+    rows = []
+    for key, (task, metric) in about.items():
+        options = differing_options(key, about)
+        scores = (_baseline_cell(found[key].get(name, {}), metric) for name in names)
+        rows.append(
+            (f"{task}, {options}" if options else task, plain(metric, 40) + _ARROWS[direction(metric)], *scores)
         )
-        for (task, metric, _), baselines in found.items()
-    ]
     titles = ["Task", "Metric", *(plain(name, 40).replace("_", " ") for name in names)]
     return make_table("Baselines: test score without a graph", titles, rows, text=titles[:2]) if rows else None
 

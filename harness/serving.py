@@ -1,9 +1,10 @@
 """The scenario ``inference``: one model answers requests about rows of the test split, cold, warm and under load.
 
-Guarantees: a latency is that of sampling, building the batch, copying it, the forward pass and waiting for the device;
-every backend runs through the same code; rows are encoded before the first warm request, and kept; answers that are not
-the reference's end the trial with an error, so that no latency of a wrong answer is ever kept. Weights are as
-initialised, which changes no latency. It runs in a process of its own and writes nothing. Loads torch.
+Guarantees: a latency is that of what a client waits for: sampling, building the batch, copying it, the forward pass,
+making predictions of its outputs (``objective.py``) and having them on the host; every backend runs through the same
+code; rows are encoded before the first warm request, and kept; answers that are not the reference's end the trial with
+an error, so that no latency of a wrong answer is ever kept. Weights are as initialised, which changes no latency. It
+runs in a process of its own and writes nothing. Loads torch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,10 +29,12 @@ from backends.registry import UnavailableError
 from backends.samplers import make_sampler
 from backends.spec import BackendSpec, Layout
 from backends.subgraph import Subgraph
+from backends.tensors import to_array
 from harness.assembly import make_model
 from harness.clock import now_s
 from harness.config import TrialConfig
 from harness.feed import Feed
+from harness.objective import objective_of
 from harness.open_loop import poisson_arrivals, serve_on_schedule, wait_until_s
 from harness.phases import PhaseLog
 from harness.seeding import seed_torch, shuffled_rows
@@ -66,6 +70,7 @@ class Server:
         )
         phases.enter("build_model")
         self.model = make_model(config, library, task).eval()
+        self.objective = objective_of(task, config.model.link, standardise=config.train.standardise)
         self.rows = shuffled_rows(len(task.split.test), seed=config.seed, epoch=0)
         self.encoded = EncodedRows([table.num_rows for table in task.graph.tables])
 
@@ -74,11 +79,20 @@ class Server:
         first = index * batch_size
         return self.rows[np.arange(first, first + batch_size) % len(self.rows)]
 
-    def answer(self, rows: Int64Array) -> Tensor:
-        """Answer one request: outputs [B, O], which may still be under way on a device."""
+    def output(self, rows: Int64Array) -> Tensor:
+        """Return what the model makes of some rows, [B, O], which may still be under way on a device."""
         with torch.inference_mode():
             output: Tensor = self.model(self.feed.batch("test", rows), self.encoded)
             return output
+
+    def answer(self, rows: Int64Array) -> npt.NDArray[Any]:
+        """Answer one request: predictions [B] or [B, O] on the host, as a client gets them."""
+        return self.predictions(self.output(rows))
+
+    def predictions(self, output: Tensor) -> npt.NDArray[Any]:
+        """Return outputs as predictions on the host."""
+        with torch.inference_mode():
+            return to_array(self.objective.predict(output))
 
     def encode_all_rows(self) -> None:
         """Encode every row of every table and keep the outcome, so that no request has to."""
@@ -117,6 +131,7 @@ def run_inference(
     server.answer(server.request(0, 1))
     phases.close()
     cold = {"start_s": start_s, **phases.seconds}
+    kernels = sampler_kernels(config)
     phases.enter("encode_all_rows")
     server.encode_all_rows()
     gc.collect()
@@ -143,6 +158,7 @@ def run_inference(
         "inference": {
             "weights": "as initialised from the seed; no latency depends on them",
             "cold_s": cold,
+            "sampler_kernels": kernels,
             "warm": warm,
             "capacity_per_s": capacity_per_s,
             "open_loop": under_load,
@@ -181,10 +197,11 @@ def _open_loop(server: Server, share: float, rate_per_s: float, num: int, seed: 
 def split_latency(server: Server, num: int) -> dict[str, list[float]]:
     """Time the parts of requests for one entity, in a pass of their own with a wait for the device after each.
 
-    ``build`` holds copying; ``topology`` is the library's own graph, built once more by itself.
+    ``build`` holds copying, ``answer`` predictions and their way to the host; ``topology`` is the library's own graph,
+    built once more by itself.
     """
     feed = server.feed
-    parts: dict[str, list[float]] = {name: [] for name in ("sample", "build", "forward", "topology")}
+    parts: dict[str, list[float]] = {name: [] for name in ("sample", "build", "forward", "answer", "topology")}
     with torch.inference_mode():
         for index in range(num):
             rows = server.request(index, 1)
@@ -193,7 +210,9 @@ def split_latency(server: Server, num: int) -> dict[str, list[float]]:
             marks.append(now_s(feed.device))
             batch = feed.build(subgraph, target)
             marks.append(now_s(feed.device))
-            server.model(batch, server.encoded)
+            output = server.model(batch, server.encoded)
+            marks.append(now_s(feed.device))
+            server.predictions(output)
             marks.append(now_s(feed.device))
             assert isinstance(subgraph, Subgraph)
             feed.backend.compile_batch(subgraph, feed.task.graph.schema, feed.device, feed.layout)
@@ -206,18 +225,37 @@ def split_latency(server: Server, num: int) -> dict[str, list[float]]:
 def check_answers(server: Server, config: TrialConfig, task: TaskSpec) -> dict[str, Any]:
     """Hold answers about one entity at a time against the reference's about all of them at once.
 
-    Raises ValueError where they differ by more than the gate's bar for outputs.
+    Outputs are held too: a sigmoid would make their differences smaller. Raises ValueError where either differs by more
+    than the gate's bar for outputs.
     """
     num = min(_NUM_CHECKED, len(server.rows))
     reference = Server(config, task, BackendSpec(name="reference"), PhaseLog(server.feed.device))
-    expected = reference.answer(server.request(0, num))
-    answers = torch.cat([server.answer(server.request(index, 1)) for index in range(num)])
-    difference, bar = max_rel_diff({"outputs": expected}, {"outputs": answers}), TOLERANCE[server.feed.dtype]
+    expected = reference.output(server.request(0, num))
+    outputs = [server.output(server.request(index, 1)) for index in range(num)]
+    answers = np.concatenate([server.answer(server.request(index, 1)) for index in range(num)])
+    difference = max_rel_diff(
+        {"outputs": expected, "answers": torch.from_numpy(reference.predictions(expected))},
+        {"outputs": torch.cat(outputs), "answers": torch.from_numpy(answers)},
+    )
+    bar = TOLERANCE[server.feed.dtype]
     if not difference <= bar:
         raise ValueError(
             f"latencies refused: {num} answers differ from the reference's by {difference:.1e}; allowed is {bar:g}"
         )
     return {"num": num, "max_rel_diff": difference, "tolerance": bar}
+
+
+def sampler_kernels(config: TrialConfig) -> str | None:
+    """Say whether this process found the sampler's kernels in numba's cache or compiled them; None where torch draws.
+
+    It is to be asked after the first answer; compiling takes seconds, which are then in the cold figures.
+    """
+    if config.sampler.kernel != "numba":
+        return None
+    from backends import sampler_kernel  # numba takes long to import
+
+    used: Any = (sampler_kernel.draw, sampler_kernel.arrange, sampler_kernel.distinct)
+    return "compiled" if any(kernel.stats.cache_misses for kernel in used) else "cached"
 
 
 def _rounded(seconds: float) -> float:

@@ -64,13 +64,32 @@ def judge(latencies: Sequence[float], share: float, bar_s: float) -> Met:
 
 
 def summary_lines(inference: Mapping[str, Any] | None) -> list[str]:
-    """Say in a line a batch size what a trial's latencies were; nothing for a trial that trained."""
-    return [
-        f"{its['batch_size']} at a time: "
-        + ", ".join(f"p{share * 100:.0f} {1e3 * percentile(its['latency_s'], share):.2f} ms" for share in PERCENTILES)
-        + f" (n={len(its['latency_s'])})"
-        for its in (inference or {}).get("warm", ())
-    ]
+    """Say what a trial's answers took: a line a batch size, then cold and under load; nothing for one that trained."""
+    if not inference:
+        return []
+    lines = []
+    for its in inference["warm"]:
+        latencies = its["latency_s"]
+        shares = ", ".join(f"p{share * 100:.0f} {1e3 * percentile(latencies, share):.2f} ms" for share in PERCENTILES)
+        rate = f"{throughput_per_s(latencies):.4g} requests/s"
+        lines.append(f"{its['batch_size']} at a time: {shares}, {rate} (n={len(latencies)})")
+    kernels = inference.get("sampler_kernels")
+    lines.append(
+        f"cold: {math.fsum(inference['cold_s'].values()):.2f} s from the start of the process to the first answer"
+        + (f" (sampler's kernels {kernels})" if kernels else "")
+    )
+    if inference["open_loop"]:
+        loads = (
+            f"{1e3 * percentile(its['latency_s'], 0.99):.2f} ms at {its['share']:.0%} (n={len(its['latency_s'])})"
+            for its in inference["open_loop"]
+        )
+        lines.append(f"under load, p99: {', '.join(loads)} of {inference['capacity_per_s']:.4g} requests/s")
+    return lines
+
+
+def throughput_per_s(latencies: Sequence[float]) -> float:
+    """Return how many requests a second were answered where each began as the one before it ended."""
+    return len(latencies) / math.fsum(latencies)
 
 
 def _binomial(num: int, count: int, share: float) -> float:

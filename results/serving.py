@@ -19,7 +19,7 @@ from results.arms import form_of, library_of
 from results.blocks import Block, Code, Picture, Points, Prose, Table
 from results.drawing import add_legend, label
 from results.frame import is_timed
-from results.latency import PERCENTILES, judge, percentile
+from results.latency import PERCENTILES, judge, percentile, throughput_per_s
 from results.listings import ID_DIGITS, make_table
 from results.record import TrialRecord
 from results.text import MISSING, backend_name, plain, significant
@@ -28,11 +28,11 @@ from results.text import MISSING, backend_name, plain, significant
 _BARS: Final = (("published: under 100 ms", 0.1), ("aim: under 10 ms", 0.01))
 _WHAT: Final = (
     "One process answers requests about rows of the test split. A latency is that of sampling, building the library's "
-    "batch, copying it, the forward pass and waiting for the device. Warm requests follow one another; under load they "
-    "arrive on a Poisson schedule of a fixed seed, one server takes them in order, and a latency counts from the "
-    "scheduled arrival, so the time in the queue is in it. Percentiles are order statistics. Weights are as "
-    "initialised, which changes no latency. Before a record was kept, answers about one entity at a time were held "
-    "against the plain reference's about all of them at once."
+    "batch, copying it, the forward pass, and having the predictions on the host. Warm requests follow one another; "
+    "under load they arrive on a Poisson schedule of a fixed seed, one server takes them in order, and a latency "
+    "counts from the scheduled arrival, so the time in the queue is in it. Percentiles are order statistics. Weights "
+    "are as initialised, which changes no latency. Before a record was kept, answers about one entity at a time were "
+    "held against the plain reference's about all of them at once."
 )
 _COLORS: Final = {"pyg": ("#2f6fa5", "-", "o"), "dgl": ("#b3461b", "--", "s")}
 _HEADING: Final = ("Trial", "Task", "Model", "Backend")
@@ -84,7 +84,7 @@ def _warm(records: Sequence[TrialRecord]) -> Table:
     for record, its in _measured(records):
         for batch in its["warm"]:
             latencies = batch["latency_s"]
-            rate = batch["batch_size"] * len(latencies) / math.fsum(latencies)
+            rate = batch["batch_size"] * throughput_per_s(latencies)
             rows.append(
                 (
                     *_heading(record),
@@ -121,22 +121,30 @@ def _cold(records: Sequence[TrialRecord]) -> Table:
             *_heading(record),
             *(significant(its["cold_s"].get(name)) for name in names),
             significant(math.fsum(its["cold_s"].values())),
+            its.get("sampler_kernels") or MISSING,
         )
         for record, its in _measured(records)
     ]
-    titles = [*_HEADING, *(plain(name.removesuffix("_s").replace("_", " "), 40) for name in names), "Whole"]
-    return make_table("Cold: seconds from the start of the process to the first answer", titles, rows, text=_HEADING)
+    titles = [*_HEADING, *(plain(name.removesuffix("_s").replace("_", " "), 40) for name in names)]
+    titles += ["Whole", "Sampler's kernels"]
+    caption = "Cold: seconds from the start of the process to the first answer"
+    return make_table(caption, titles, rows, text=[*_HEADING, titles[-1]])
 
 
 def _parts(records: Sequence[TrialRecord]) -> Table:
-    names = ("sample", "build", "topology", "forward")
+    names = ("sample", "build", "topology", "forward", "answer")
     rows = [
-        (*_heading(record), *(significant(1e3 * statistics.median(its["parts_s"][name])) for name in names))
+        (*_heading(record), *(_median_ms(its["parts_s"].get(name)) for name in names))
         for record, its in _measured(records)
     ]
     titles = [*_HEADING, "Sample (ms)", "Build and copy (ms)", "of it the library's graph (ms)", "Forward (ms)"]
+    titles += ["Predictions to the host (ms)"]
     caption = "Parts of a request for one entity (medians, from a pass of their own)"
     return make_table(caption, titles, rows, text=_HEADING)
+
+
+def _median_ms(seconds: Sequence[float] | None) -> str:
+    return significant(1e3 * statistics.median(seconds)) if seconds else MISSING
 
 
 def _figures(records: Sequence[TrialRecord]) -> list[Picture]:

@@ -247,7 +247,32 @@ def test_one_real_run(backend: str, tmp_path: Path) -> None:
     assert [len(load["latency_s"]) for load in its["open_loop"]] == [20]
     assert 0 <= its["answers"]["max_rel_diff"] <= its["answers"]["tolerance"] == 1e-5
     assert record.metrics == record.baselines == {}
-    assert summary_lines(its)[0].startswith("1 at a time: p50 ")
+    assert its["sampler_kernels"] in ("cached", "compiled")
+    assert {name: len(times) for name, times in its["parts_s"].items()} == dict.fromkeys(
+        ("sample", "build", "forward", "answer", "topology"), 20
+    )
+    one, eight, cold, load = summary_lines(its)
+    assert one.startswith("1 at a time: p50 ")
+    assert eight.endswith(" requests/s (n=2)")
+    assert cold.startswith("cold: ")
+    assert load.startswith("under load, p99: ")
+
+
+def test_a_summary_says_throughput_cold_start_and_load() -> None:
+    """Four latencies of 4 ms and one of 9 are 200 requests/s; cold phases add up; the p99 stands by share of load."""
+    inference = {
+        "warm": [{"batch_size": 1, "latency_s": [0.004] * 4 + [0.009]}],
+        "cold_s": {"start_s": 2.0, "load_s": 1.25},
+        "capacity_per_s": 200.0,
+        "open_loop": [{"share": share, "latency_s": [0.004, 0.01 * share]} for share in (0.5, 0.9)],
+    }
+    assert summary_lines(inference) == [
+        "1 at a time: p50 4.00 ms, p95 9.00 ms, p99 9.00 ms, 200 requests/s (n=5)",
+        "cold: 3.25 s from the start of the process to the first answer",
+        "under load, p99: 5.00 ms at 50% (n=2), 9.00 ms at 90% (n=2) of 200 requests/s",
+    ]
+    assert summary_lines(inference | {"sampler_kernels": "cached"})[1].endswith(" (sampler's kernels cached)")
+    assert summary_lines(None) == []
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +283,7 @@ def serving() -> tuple[TrialConfig, Path]:
 
 
 def test_wrong_answers_are_refused(serving: tuple[TrialConfig, Path]) -> None:
-    """One weight off by a percent, and no latency is kept."""
+    """An answer is a probability; with one weight off by a percent no latency is kept."""
     from harness.phases import PhaseLog
     from harness.serving import Server, check_answers
     from tasks.load import load_task
@@ -266,6 +291,10 @@ def test_wrong_answers_are_refused(serving: tuple[TrialConfig, Path]) -> None:
     config, folder = serving
     task = load_task(folder, config.task)
     server = Server(config, task, config.backend, PhaseLog(torch.device("cpu")))
+    rows = server.request(0, 5)
+    answer = server.answer(rows)
+    assert isinstance(answer, np.ndarray), "a client gets numbers on the host, not a tensor on a device"
+    assert np.allclose(answer, torch.sigmoid(server.output(rows)[:, 0]).numpy()), "probabilities, not logits"
     assert check_answers(server, config, task)["max_rel_diff"] <= 1e-5
     with torch.no_grad():
         next(server.model.head.parameters())[0, 0] *= 1.01

@@ -2,9 +2,10 @@
 
 Guarantees: a latency is that of what a client waits for: sampling, building the batch, copying it, the forward pass,
 making predictions of its outputs (``objective.py``) and having them on the host; every backend runs through the same
-code; rows are encoded before the first warm request, and kept; answers that are not the reference's end the trial with
-an error, so that no latency of a wrong answer is ever kept. Weights are as initialised, which changes no latency. It
-runs in a process of its own and writes nothing. Loads torch.
+code; rows are encoded before the first warm request, and kept, but for ``tables_not_kept``, which are too large for it
+(``encoded.py``); answers that are not the reference's end the trial with an error, so that no latency of a wrong answer
+is ever kept. Weights are as initialised, which changes no latency. It runs in a process of its own and writes nothing.
+Loads torch.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Server:
             return to_array(self.objective.predict(output))
 
     def encode_all_rows(self) -> None:
-        """Encode every row of every table and keep the outcome, so that no request has to."""
+        """Encode every row of every table that is kept, so that no request has to."""
         feed = self.feed
         with torch.inference_mode():
             for index, table in enumerate(feed.task.graph.tables):
@@ -103,6 +104,12 @@ class Server:
                 for ids in torch.split(torch.arange(table.num_rows, device=feed.device), _ROWS_AT_A_TIME):
                     rows = table_input(block, ids, torch.arange(len(ids)).to(ids), ids, dtype=feed.dtype)
                     self.encoded.rows(index, self.model.rows[index], rows)
+                    if not self.encoded.keeps(index):
+                        break
+
+    def tables_not_kept(self) -> list[str]:
+        """Name the tables whose rows are too many to keep, which every request encodes anew."""
+        return [table.name for index, table in enumerate(self.feed.task.graph.tables) if not self.encoded.keeps(index)]
 
 
 def run_inference(
@@ -159,6 +166,7 @@ def run_inference(
             "weights": "as initialised from the seed; no latency depends on them",
             "cold_s": cold,
             "sampler_kernels": kernels,
+            "tables_not_kept": server.tables_not_kept(),
             "warm": warm,
             "capacity_per_s": capacity_per_s,
             "open_loop": under_load,

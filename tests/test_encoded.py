@@ -14,6 +14,7 @@ from backends.encoded import EncodedRows
 from backends.model import RelationalModel
 from backends.spec import ModelSpec
 from backends.weights import build_model
+from harness import train
 from harness.train import Feed, objective_of, score
 
 SPEC = ModelSpec(channels=8, encoder_layers=2, dropout=0.5)
@@ -96,6 +97,30 @@ def test_an_evaluation_encodes_a_row_at_most_once(feed: Feed) -> None:
     predictions = score(model, feed, objective, "val", 32)[1]
     assert taken == [len(rows) for rows in met]
     assert np.allclose(predictions, torch.cat(parts).numpy(), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("num_kept", [0, 1])
+def test_tables_beyond_the_limit_are_encoded_batch_by_batch(
+    num_kept: int, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for one table or none, predictions are equal, and only what is kept goes through its encoder once."""
+    model, objective, tables = model_of(feed), objective_of(feed.task), feed.task.graph.tables
+    expected = score(model, feed, objective, "val", 32)[1]
+    limit = num_kept * tables[0].num_rows * (8 * SPEC.channels + 1)
+    made: list[EncodedRows] = []
+
+    def limited(num_rows: list[int]) -> EncodedRows:
+        made.append(EncodedRows(num_rows, limit))
+        return made[-1]
+
+    monkeypatch.setattr(train, "EncodedRows", limited)
+    taken = count_rows(model)
+    predictions = score(model, feed, objective, "val", 32)[1]
+    assert np.allclose(predictions, expected, rtol=1e-11, atol=1e-13)
+    (kept,) = made
+    assert [kept.keeps(index) for index in range(len(tables))] == [index < num_kept for index in range(len(tables))]
+    assert [count > table.num_rows for count, table in zip(taken, tables, strict=True)].count(True) > 0
+    assert all(taken[index] <= tables[index].num_rows for index in range(num_kept))
 
 
 @pytest.mark.parametrize("task", ["customer-churn"], indirect=True)

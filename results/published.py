@@ -22,6 +22,8 @@ from results.record import TrialRecord
 NUM_SDS: Final = 2.0
 _FILE: Final = Path(__file__).parent / "published_scores.json"
 _CHANNELS, _FANOUT = "model.channels", "sampler.fanout"
+#: Settings of the recipe that came later than records did, with what every record before them had.
+_LATER: Final = {"measure.autocast": None, "measure.tf32": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ def recipe_of(record: TrialRecord) -> str | None:
     recipe = dict(_read()["recipe"])
     channels, fanout = recipe.pop(_CHANNELS), recipe.pop(_FANOUT)
     if record.setting("model.conv") == "stock" or any(
-        record.setting(path, "absent") != value for path, value in recipe.items()
+        record.setting(path, _LATER.get(path, "absent")) != value for path, value in recipe.items()
     ):
         return None
     own_channels, own_fanout = record.setting(_CHANNELS, 0), record.setting(_FANOUT, [])

@@ -119,6 +119,8 @@ def test_the_sweeps_run_what_the_table_calls_the_recipe(task: str) -> None:
         ("sampler", "fanout", [256, 64]),
         ("sampler", "fanout", [-1, 64]),
         ("sampler", "fanout", [128]),
+        ("measure", "autocast", "bf16"),
+        ("measure", "tf32", True),
     ],
 )
 def test_another_recipe_is_not_the_published_one(group: str, key: str, value: Any) -> None:
@@ -126,6 +128,13 @@ def test_another_recipe_is_not_the_published_one(group: str, key: str, value: An
     record = of_sweep("published", "driver-dnf", auroc(0.7))[0]
     config = {**record.config, group: {**record.config[group], key: value}}
     assert recipe_of(dataclasses.replace(record, config=config)) is None
+
+
+def test_a_record_from_before_lower_precisions_ran_the_recipe() -> None:
+    """It knows neither setting, and computed in full precision."""
+    record = of_sweep("published", "driver-dnf", auroc(0.7))[0]
+    measure = {name: value for name, value in record.config["measure"].items() if name not in ("autocast", "tf32")}
+    assert recipe_of(dataclasses.replace(record, config={**record.config, "measure": measure})) == "reference"
 
 
 def test_what_lies_outside_is_marked_in_both_forms(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from free_cores import busy_cores
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from backends.csr import Sampler
@@ -83,10 +84,11 @@ def test_numba_is_four_times_faster_than_torch(spec: SamplerSpec, task: TaskSpec
 @pytest.mark.parametrize("busy", [False, True], ids=["as-is", "one-more-busy-process"])
 @pytest.mark.parametrize("spec", [WIDE, NARROW], ids=["128x64", "16x8"])
 def test_two_threads_are_not_slower_than_one(spec: SamplerSpec, busy: bool, task: TaskSpec) -> None:
-    """Over 44 pairs of equal batches in ABBA order, beside a process that never sleeps too: at most 1.2 times as long.
+    """Over 44 pairs of equal batches in ABBA order: faster on free cores, at most 1.2 times as long beside other work.
 
-    The allowance is what pairs of identical samplers differ by here; on free cores the ratio has to be below 1.
+    The allowance is what pairs of identical samplers differ by on a busy machine; the second case brings its own work.
     """
+    others = busy_cores()
     one, two = (Batches(TemporalSampler(task.graph, replace(spec, threads=threads), 0), task) for threads in (1, 2))
     for batches in (one, two):
         [batches.next() for _ in range(3)]
@@ -105,5 +107,7 @@ def test_two_threads_are_not_slower_than_one(spec: SamplerSpec, busy: bool, task
             hog.kill()
             hog.wait()
     median, total = statistics.median(b / a for a, b in pairs), sum(b for _, b in pairs) / sum(a for a, _ in pairs)
-    print(f"\nsampler {spec.fanout}, two threads over one: median {median:.2f}, of the sums {total:.2f}")
-    assert median <= 1.2
+    others = "a process that never sleeps" if busy else others or busy_cores()
+    told = f"median {median:.2f}, of the sums {total:.2f}"
+    print(f"\nsampler {spec.fanout}, two threads over one: {told}; {others or 'free cores'}")
+    assert median <= 1.2 if others else median < 1

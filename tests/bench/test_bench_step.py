@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from free_cores import busy_cores
 
 import harness.train
 from backends.base import load_backend
@@ -122,11 +123,19 @@ def test_encoding_distinct_rows_once_shortens_the_step(library: str, recipe: str
     assert ratio >= least
 
 
-@pytest.mark.parametrize("batch_size", [512, 64])
-def test_evaluation_reuses_encoded_rows(batch_size: int, task: TaskSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scoring the validation split is not slower for it, and the predictions are the same up to rounding."""
+@pytest.mark.parametrize(("batch_size", "least_rows", "least"), [(512, 1.1, 0.97), (64, 2.0, 1.0)])
+def test_evaluation_reuses_encoded_rows(
+    batch_size: int, least_rows: float, least: float, task: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it scoring the validation split encodes so many times the rows, which is exact, and takes longer.
+
+    Two batches of 512 show hardly a row twice: there it must cost nothing, to the 3 % that this clock can tell.
+    """
     model, feed = make(task, "pyg", DEFAULT)
     objective = objective_of(task)
+    encoded: list[int] = []
+    for encoder in model.rows:
+        encoder.register_forward_hook(lambda module, args, out: encoded.append(len(out)))
 
     class Forgetful(EncodedRows):
         def rows(self, index: int, encoder: torch.nn.Module, table: object) -> torch.Tensor:
@@ -141,16 +150,23 @@ def test_evaluation_reuses_encoded_rows(batch_size: int, task: TaskSpec, monkeyp
         monkeypatch.setattr(harness.train, "EncodedRows", Forgetful)
         return score(model, feed, objective, "val", batch_size)[1]
 
-    assert np.allclose(reusing(0), forgetting(0), rtol=1e-4, atol=1e-5)
-    ratio, reusing_s = duel(reusing, forgetting, pairs=6, clock=time.process_time)
-    print(f"\nbatches of {batch_size}: scoring takes {reusing_s:.3f} CPU s, without {ratio:.2f} times as many")
-    assert ratio >= 0.9
+    predictions, num_reusing = reusing(0), sum(encoded)
+    assert np.allclose(predictions, forgetting(0), rtol=1e-4, atol=1e-5)
+    rows = sum(encoded) / num_reusing - 1
+    ratio, reusing_s = duel(reusing, forgetting, pairs=16, clock=time.process_time)
+    told = f"scoring takes {reusing_s:.3f} CPU s, without {ratio:.3f} times as many, for {rows:.2f} times the rows"
+    print(f"\nbatches of {batch_size}: {told}")
+    assert rows >= least_rows
+    assert ratio >= least
 
 
 @pytest.mark.parametrize("recipe", ["default", "reference"])
 @pytest.mark.parametrize("library", ["pyg", "dgl"])
 def test_building_a_batch_is_a_small_part_of_the_step(library: str, recipe: str, task: TaskSpec) -> None:
-    """Less than a tenth, or the library's own constructor is most of it; and the phases add up to the step."""
+    """Our part of it is less than a tenth of the step, and so is the whole, or the library's constructor is most of it.
+
+    The library's own graph is told apart, so that its cost excuses none of ours; and the phases add up to the step.
+    """
     model, feed = make(task, library, RECIPES[recipe])
     split = measure_split(model, feed, TrainConfig(lr=0.002), seed=0, num_steps=8 if recipe == "default" else 3)
     parts = {name: its["median_s"] / split["whole"]["median_s"] for name, its in split["parts"].items()}
@@ -158,13 +174,20 @@ def test_building_a_batch_is_a_small_part_of_the_step(library: str, recipe: str,
     print(
         f"\n{library}, {recipe} recipe: {split['whole']['median_s']:.3f} s a step; {shares}; sum {split['ratio']:.3f}"
     )
-    ours = parts["build"] + parts["copy"]
-    assert ours + parts["native"] < 0.1 or parts["native"] > ours
+    ours, native = parts["build"] + parts["copy"], parts["native"]
+    print(f"building a batch: our share {100 * ours:.1f} %, the library's constructor {100 * native:.1f} %")
+    assert ours < 0.1
+    assert ours + native < 0.1 or native > ours
+    assert split["ratio"] == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.parametrize("library", ["pyg", "dgl"])
 def test_prefetching_changes_the_time_of_an_epoch(library: str, task: TaskSpec) -> None:
-    """Half an epoch with two batches ahead against none: shorter on free cores; on a busy machine it may not be."""
+    """Half an epoch with two batches ahead against none: shorter on free cores, at most 1.2 times as long on busy ones.
+
+    The thread that makes batches needs a core of its own: without one it can only take turns with the step.
+    """
+    others = busy_cores()
     model, feed = make(task, library, DEFAULT)
 
     def first(seeds: SeedTable, num: int) -> SeedTable:
@@ -179,4 +202,7 @@ def test_prefetching_changes_the_time_of_an_epoch(library: str, task: TaskSpec) 
         return lambda pair: train(model, feed, config, seed=0).train_s
 
     ratio, none_s = duel(with_ahead(0), with_ahead(2), pairs=6)
-    print(f"\n{library}: 12 steps take {none_s:.2f} s, with two batches ahead {ratio:.2f} times as long")
+    others = others or busy_cores()
+    told = f"12 steps take {none_s:.2f} s, with two batches ahead {ratio:.2f} times as long"
+    print(f"\n{library}: {told}; {others or 'free cores'}")
+    assert ratio <= 1.2 if others else ratio < 1

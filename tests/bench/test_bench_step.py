@@ -178,7 +178,7 @@ def test_building_a_batch_is_a_small_part_of_the_step(library: str, recipe: str,
     print(f"building a batch: our share {100 * ours:.1f} %, the library's constructor {100 * native:.1f} %")
     assert ours < 0.1
     assert ours + native < 0.1 or native > ours
-    assert split["ratio"] == pytest.approx(1, abs=0.1)
+    assert split["ratio"] == pytest.approx(1, abs=0.15 if busy_cores() else 0.05)
 
 
 @pytest.mark.parametrize("library", ["pyg", "dgl"])

@@ -199,7 +199,8 @@ def _event(metric: Any) -> dict[str, Any]:
         return getattr(metric, name, None)
 
     number = re.fullmatch(r"(?:\d+/)?\d+/(\d+).*", get("compile_id") or "")
-    is_recompile = number is not None and int(number[1]) > 0 and get("is_forward") is not False
+    # One that failed, as at dynamo's limit, made no graph: it is a fallback.
+    is_recompile = number is not None and int(number[1]) > 0 and not (get("is_forward") is False or get("fail_reason"))
     backward_us = get("backward_cumulative_compile_time_us")
     whole, backend = get("entire_frame_compile_time_s"), get("backend_compile_time_s")
     if get("is_forward") is False:  # the backward pass, compiled when it is first asked for
@@ -220,15 +221,15 @@ def _event(metric: Any) -> dict[str, Any]:
         "failure": shorten(get("fail_reason")) if get("fail_reason") else None,
         "cudagraph_skip": get("cudagraph_skip_reason"),
     }
-    if is_recompile:
+    if is_recompile or reason:
         event["reason"] = shorten(reason) if reason else None
-        if not reason:
-            event["reason_missing"] = f"torch {torch.__version__} tells no reason of this recompile"
+    if is_recompile and not reason:
+        event["reason_missing"] = f"torch {torch.__version__} tells no reason of this recompile"
     return event
 
 
 def _failure_of(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: event[name] for name in ("phase", "step", "where", "failure")}
+    return {name: event[name] for name in ("phase", "step", "where", "failure", "reason") if name in event}
 
 
 def _from_short(filename: str) -> str:

@@ -53,7 +53,7 @@ def test_breaks_are_counted_where_torch_lists_none(monkeypatch: pytest.MonkeyPat
 
 
 def test_hit_limit_is_a_fallback() -> None:
-    """A frame that dynamo gives up on runs eagerly without a break; frames total less ok says so."""
+    """A frame that dynamo gives up on runs eagerly without a break: a fallback with its reason, and no recompile."""
     watch = CompileWatch.start(compile_config(dynamic=False))
 
     def double(x: torch.Tensor) -> torch.Tensor:
@@ -64,9 +64,10 @@ def test_hit_limit_is_a_fallback() -> None:
         for size in range(2, 7):
             compiled(torch.ones(size))
     section = watch.section()
-    assert section["graphs"] == 2
-    assert section["fallbacks"] >= 1
-    assert section["failures"] or section["frames"] > section["graphs"]
+    assert (section["graphs"], section["recompiles"], section["fallbacks"]) == (2, 1, 1)
+    (failure,) = section["failures"]
+    assert "recompile_limit" in failure["failure"]
+    assert "size mismatch" in failure["reason"]
 
 
 @pytest.mark.parametrize("watched", [True, False])

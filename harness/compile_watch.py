@@ -106,7 +106,6 @@ class CompileWatch:
             "caches": {
                 "fx_graph": self._cache("inductor", "fxgraph_cache"),
                 "autograd": self._cache("aot_autograd", "autograd_cache"),
-                "autotune": self._cache("inductor", "autotune_cache"),
             },
             "cudagraph_skips": self._count("inductor", "cudagraph_skips"),
         }

@@ -274,14 +274,33 @@ def test_caches_are_each_job_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A child's caches lie where it is told, and nothing in our environment can point it elsewhere."""
     monkeypatch.setenv("TORCH_COMPILE_JOB_ID", "shared")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/shared")
-    monkeypatch.setenv("TORCHINDUCTOR_FX_GRAPH_REMOTE_CACHE", "1")
     environment = child_environment(2, tmp_path)
     assert environment["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "inductor")
     assert environment["TRITON_CACHE_DIR"] == str(tmp_path / "triton")
     assert environment["TORCHINDUCTOR_COMPILE_THREADS"] == "2"
-    assert "TORCH_COMPILE_JOB_ID" not in environment
-    assert "TORCHINDUCTOR_FX_GRAPH_REMOTE_CACHE" not in environment
     assert os.environ["TORCH_COMPILE_JOB_ID"] == "shared"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE", "TORCHDYNAMO_SUPPRESS_ERRORS"),
+        *("TORCH_COMPILE_OVERRIDE_BACKENDS", "TORCH_DYNAMO_AUTOMATIC_DYNAMIC_SHAPES", "TORCH_COMPILE_DYNAMIC_SOURCES"),
+        *("TORCHINDUCTOR_FX_GRAPH_CACHE", "TORCHINDUCTOR_AUTOGRAD_CACHE", "TORCHINDUCTOR_FX_GRAPH_REMOTE_CACHE"),
+        *("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "TORCHINDUCTOR_MAX_AUTOTUNE", "TORCH_COMPILER_COLLECTIVES"),
+        *("TORCH_COMPILE_JOB_ID", "TORCH_COMPILE_STICKY_PGO_KEY", "TORCH_CACHING_PRECOMPILE", "PT2_COMPILE_ID_PREFIX"),
+        "PYTORCH_ALLOC_CONF",
+    ],
+)
+def test_no_variable_of_ours_changes_what_a_child_compiles(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a config does not say of torch.compile is torch's default in every child; only its logs may be asked for."""
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TORCH_LOGS", "recompiles")
+    environment = child_environment(1, tmp_path)
+    assert name not in environment
+    assert environment["TORCH_LOGS"] == "recompiles"
 
 
 def test_a_trial_starts_cold_then_warm_and_the_next_trial_cold_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,8 @@ def outcome(record: TrialRecord) -> str:
     if is_one_graph(record.compile):
         warm = counts["train_recompiles"]
         return "one graph" if not warm else f"one graph after {warm} {'recompile' if warm == 1 else 'recompiles'}"
-    told = (("graphs", "train_graphs"), ("breaks", "graph_breaks"), ("late", "late_recompiles"))
-    words = [f"{counts[name]} {word}" for word, name in (*told, ("fallbacks", "fallbacks")) if counts[name]]
+    told = (("graphs", "train_graphs"), ("breaks", "train_graph_breaks"), ("late", "late_recompiles"))
+    words = [f"{counts[name]} {word}" for word, name in (*told, ("fallbacks", "train_fallbacks")) if counts[name]]
     return ", ".join(words) or "graphs not told"
 
 

@@ -52,6 +52,26 @@ def test_breaks_are_counted_where_torch_lists_none(monkeypatch: pytest.MonkeyPat
     assert "keeps no list" in section["breaks_reason"]
 
 
+def test_breaks_and_fallbacks_are_those_of_their_phase() -> None:
+    """What an evaluation breaks or leaves to Python is not put down to training, nor the other way round."""
+    watch = CompileWatch.start(compile_config(dynamic=False))
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    with torch._dynamo.config.patch(recompile_limit=1):
+        doubled = torch.compile(double, backend="eager", dynamic=False)
+        watch.enter("train", 1)
+        torch.compile(breaking, backend="eager")(torch.ones(3))
+        doubled(torch.ones(2))
+        watch.enter("evaluate", 2)
+        doubled(torch.ones(3))
+    section = watch.section()
+    assert (section["graph_breaks"], section["graph_breaks_by_phase"]) == (1, {"train": 1})
+    assert (section["fallbacks"], section["fallbacks_by_phase"]) == (1, {"evaluate": 1})
+    assert section["graphs_by_phase"] == {"train": section["graphs"]}
+
+
 def test_hit_limit_is_a_fallback() -> None:
     """A frame that dynamo gives up on runs eagerly without a break: a fallback with its reason, and no recompile."""
     watch = CompileWatch.start(compile_config(dynamic=False))

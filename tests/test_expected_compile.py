@@ -54,7 +54,10 @@ def test_evaluation_is_counted_apart() -> None:
     late = [{"phase": "train", "step": 8}]
     assert not is_one_graph({**SECTION, "graphs_by_phase": {"first_step": 1, "train": 1}, "failed_guards": late})
     assert not is_one_graph({**SECTION, "graphs_by_phase": {"first_step": 3}})
-    assert not is_one_graph({**SECTION, "graph_breaks": 1})
+    for name in ("graph_breaks", "fallbacks"):
+        assert not is_one_graph({**SECTION, name: 1})  # a record that does not say when
+        assert not is_one_graph({**SECTION, name: 1, f"{name}_by_phase": {"train": 1}})
+        assert is_one_graph({**SECTION, name: 1, f"{name}_by_phase": {"evaluate": 1}})
 
 
 @pytest.mark.parametrize(
@@ -107,9 +110,9 @@ def test_commands_write_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[
         words = ["check", "--compile-counts", str(counts), "--store", str(tmp_path / store), "--json"]
         assert main(words) == code
         document = json.loads(capsys.readouterr().out)
-        assert document["compared"] == 7
+        assert document["compared"] == 9
         changed = [its["quantity"] for its in document["verdicts"] if its["verdict"] == "CHANGED"]
-        assert changed == ["graph_breaks"] * code
+        assert changed == ["graph_breaks", "train_graph_breaks"] * code
         assert main(words[:-1]) == code
         assert ("PyG (COO): model dynamic graph_breaks: 1, was 0" in capsys.readouterr().out) == bool(code)
     assert main(["check", "--store", str(tmp_path / "old")]) == 2

@@ -145,7 +145,7 @@ def page_records() -> dict[str, TrialRecord]:
     config = {**record.config, "compile": {"scope": "none"}}
     eager = dataclasses.replace(record, compile={"mode": "eager"}, config=config, steps={"step_s": [0.2] * 5, "num": 5})
     skipped = dataclasses.replace(record, status="skipped", reason="allowed is cuda", compile={"mode": "max-autotune"})
-    clean = {"mode": "model eager", "graphs_by_phase": {"first_step": 1}, "graph_breaks": 0, "fallbacks": 0}
+    clean = {"mode": "model, traced by eager", "graphs_by_phase": {"first_step": 1}, "graph_breaks": 0, "fallbacks": 0}
     config = {**record.config, "compile": {"scope": "model", "backend": "eager"}}
     section, steps = {**clean, "failed_guards": []}, {"step_s": [0.1] * 12, "num": 12}
     tracing = dataclasses.replace(record, config=config, compile=section, steps=steps)
@@ -177,7 +177,7 @@ def test_page_has_a_place_for_each_trial_and_names_why() -> None:
     start, gain, outcomes = (its for its in blocks if isinstance(its, Table))
     assert "3 trials were to compile: 2 ok, 1 skipped" in page_text(blocks)
     assert outcomes.rows[0][3:] == ("3 graphs, 2 breaks, 1 fallbacks", "skipped", "one graph")
-    assert [its.title for its in outcomes.columns][3:] == ["model", "max-autotune", "model (traced only)"]
+    assert [its.title for its in outcomes.columns][3:] == ["model", "max-autotune", "model, traced by eager"]
     assert [row[3] for row in start.rows] == [row[3] for row in gain.rows] == ["model", "max-autotune"]
     assert gain.rows[0][6] == "never"
     for said in ("2 x", "pkg/m.py:3: item", "allowed is cuda", "lib/conv.py:7: looks at data (break)"):

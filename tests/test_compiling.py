@@ -128,7 +128,8 @@ def test_identity_and_label_know_the_mode() -> None:
     assert len(ids) == 4
     config = compose_trial(["compile=model-static", "compile.backend=aot_eager"]).config
     assert type(config).from_dict(config.to_dict()) == config
-    assert config.compile.label == "model aot_eager static"
+    assert config.compile.label == "model static, traced by aot_eager"
+    assert compile_config(capture=True).label == "model dynamic capture free shapes, traced by eager"
     older = {name: value for name, value in config.to_dict().items() if name != "compile"}
     assert type(config).from_dict(older).compile == EAGER
 

@@ -22,10 +22,10 @@ from backends.registry import UnavailableError
 from backends.sampler import TemporalSampler
 from backends.tensors import to_tensor
 from backends.weights import build_model
-from harness import compile_trial
+from harness import compile_parity, compile_trial
 from harness.compile_config import CompileConfig
 from harness.compile_facts import compile_facts
-from harness.compile_parity import compare, parity_of, summarise
+from harness.compile_parity import compare, parity_of, parity_of_trained, summarise
 from harness.compile_trial import describe_starts, run_trial_job, verdict_of
 from harness.compile_watch import CompileWatch
 from harness.compile_window import CompiledWindow
@@ -81,6 +81,18 @@ class Small:
             layout=self.config.layout,
             device=torch.device("cpu"),
             dtype=dtype,
+        )
+
+    def feed(self) -> Feed:
+        """Return what draws and builds batches in a trial."""
+        return Feed(
+            backend=self.backend,
+            graph=self.graph,
+            task=self.task,
+            sampler=TemporalSampler(self.task.graph, self.config.sampler, 0),
+            layout=self.config.layout,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
         )
 
 
@@ -224,6 +236,43 @@ def test_parity_is_green_for_the_compiled_model_and_red_for_another(club: Path) 
         twin = compare(make, lambda its: compiled(its, 1.01), dtype)
         assert not summarise(twin)["ok"]
     assert not summarise([])["ok"]
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_parity_is_red_where_dynamo_had_come_to_its_limit(
+    trained: bool, club: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler that computes another function is caught after nine sizes of batch, when dynamo compiles no more."""
+    small = Small(club, "backend=reference", "compile=model-static", "compile.backend=eager")
+    config, used_up, model = small.config, small.model(), small.model()
+    torch_compile(used_up, config.compile)
+    for num_seeds in range(3, 12):
+        used_up(small.batch(num_seeds)).sum().backward()
+
+    def worse(graph: Any, inputs: list[torch.Tensor]) -> Any:
+        return lambda *given: [1.5 * its for its in graph(*given)]
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda its, **options: compiler(its, **{**options, "backend": worse}))
+    torch_compile(model, config.compile)
+    found = parity_of_trained(config, model, small.feed()) if trained else parity_of(config, club)
+    assert found["ok"] is False
+    assert max(row["max_rel_diff"] for row in found["rows"]) == pytest.approx(0.5)
+
+
+def test_parity_of_a_model_that_was_not_compiled_is_none(club: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that runs eagerly, or whose second layer dynamo refuses, is not held against itself and called green."""
+    two = ["model.layers=2", "sampler.fanout=[3,3]", "sampler.blocks=true", "compile.dynamic=false"]
+    config = Small(club, "backend=reference", "compile=layer", "compile.backend=eager", *two).config
+    assert parity_of(config, club)["ok"]
+    with monkeypatch.context() as patch:
+        patch.setattr(compile_parity, "_NO_LIMIT", 1)
+        refused = parity_of(config, club)
+    monkeypatch.setattr(compile_parity, "torch_compile", lambda model, config: None)
+    for found, said in ((refused, "1 frames were not compiled: "), (parity_of(config, club), "no graph was made")):
+        assert found["ok"] is None
+        assert all(row["ok"] for row in found["rows"])
+        assert f"could not be compared: in float64 {said}" in verdict_of({"parity": found})["reason"]
 
 
 def test_parity_knows_no_tf32(club: Path) -> None:
@@ -408,22 +457,14 @@ def test_parts_of_a_sweep_come_under_one_s_own_overrides() -> None:
 def test_counts_of_a_model_without_code_come_with_parity_and_blockers(club: Path) -> None:
     """A compiler that generates no code is asked in the trial's own process, and another function is an error."""
     its = Small(club, "backend=pyg", "model=rgcn", "compile=model-dynamic", "compile.backend=eager")
-    seeds = TemporalSampler(its.task.graph, its.config.sampler, 0)
-    feed = Feed(
-        backend=its.backend,
-        graph=its.graph,
-        task=its.task,
-        sampler=seeds,
-        layout=its.config.layout,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
-    facts = compile_facts(its.config, its.model(), feed)
+    feed, model, other = its.feed(), its.model(), its.model()
+    other.read_out = lambda x_NC, num: 1.1 * other.head(x_NC[:num])  # type: ignore[method-assign]
+    for each in (model, other):
+        torch_compile(each, its.config.compile)
+    facts = compile_facts(its.config, model, feed)
     assert facts["parity"]["ok"]
     assert {row["dtype"] for row in facts["parity"]["rows"]} == {"float32"}
     assert any("rgcn_conv.py" in blocker["where"] for blocker in facts["blockers"])
-    other = its.model()
-    other.read_out = lambda x_NC, num: 1.1 * other.head(x_NC[:num])  # type: ignore[method-assign]
     section = compile_facts(its.config, other, feed)
     assert verdict_of(section)["status"] == "error"
     coded = dataclasses.replace(its.config, compile=CompileConfig(scope="model"))

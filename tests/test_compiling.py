@@ -364,7 +364,7 @@ def test_a_trial_starts_cold_then_warm_and_the_next_trial_cold_again(monkeypatch
             (caches / "graph").touch()
         if job["kind"] == "trial":
             return {"status": "ok", "memory": {"by_phase": {}}, "compile": {"mode": "model"}}
-        return {"status": "ok", "first_step_s": 1.0, "step_s": 0.1, "parity": {"ok": True, "rows": []}}
+        return {"status": "ok", "first_step_s": 1.0, "parity": {"ok": True, "rows": []}}
 
     monkeypatch.setattr(compile_trial, "run_job", run)
     config = compose_trial(["compile=model"]).config

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from made_records import ENVIRONMENT, fill, make_record
+from relbench_folder import Folder
 
 from harness.cli import main
+from harness.compose import expand_sweep
+from harness.trial import run_trial
 from results.compile_figures import compile_counts, is_one_graph
 from results.expected_compile import FOLDER, check_expected, expected_cells, read_all_expected, write_expected
 from results.record import TrialRecord
+from tasks.folder import data_fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTION: dict[str, Any] = {
@@ -146,3 +151,21 @@ def test_what_is_committed_keeps_the_promise() -> None:
             family, _, library = its.name.split()[1:4]
             clean.add((family, library))
     assert clean >= set(itertools.product(("sage", "gat", "rgcn", "hgt", "homogeneous"), ("PyG", "DGL")))
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+def test_one_committed_cell_counts_what_is_committed(tmp_path: Path) -> None:
+    """The reference's sage on the club, trained here and now, counts to the digit what its committed row says."""
+    club = Folder().write(tmp_path / "club")
+    cells = [its.config for its in expand_sweep("compile-club", [f"dataset.path={club}"])]
+    (config,) = (its for its in cells if (its.model.family, its.backend.name) == ("sage", "reference"))
+    here = torch.__version__.split("+")[0]
+    rows = [its for its in read_all_expected(ROOT / FOLDER) if its.cell == config.config_id]
+    row = next((its for its in rows if here.startswith(f"{its.torch}.")), None)
+    if row is None:
+        pytest.skip(f"no counts are committed of torch {here}")
+    torch.compiler.reset()
+    section = run_trial(config, club, lambda done, total: None)["compile"]
+    assert row.data_fingerprint == data_fingerprint(club, config.task)
+    assert row.name.endswith(f": {section['mode']}")
+    assert compile_counts(section) == row.counts

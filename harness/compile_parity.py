@@ -29,7 +29,7 @@ from harness.compile_config import CompileConfig
 from harness.compile_watch import CompileWatch
 from harness.config import TrialConfig
 from harness.feed import Feed
-from harness.parity import FLOOR_FACTOR, SINGLE_CEILING
+from harness.parity import AUTOCAST_TOLERANCE, FLOOR_FACTOR, SINGLE_CEILING
 from harness.precision import tf32
 from harness.seeding import shuffled_rows
 from harness.torch_compile import torch_compile
@@ -134,33 +134,42 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def compare(make: Make, make_compiled: Make, dtype: torch.dtype) -> list[dict[str, Any]]:
-    """Return a row for the outputs and one for the weight gradients."""
-    eager, compiled = answer(*make(dtype)), answer(*make_compiled(dtype))
-    differences = _differences(eager, compiled)
+    """Return a row for the outputs and one for the weight gradients.
+
+    Of a float32 model that has autocast also one for the outputs under it, against the eager float32 outputs, as the
+    gate holds them.
+    """
+    eager, (model, batch) = answer(*make(dtype)), make_compiled(dtype)
+    differences = _differences(eager, answer(model, batch))
     tolerance = dict.fromkeys(differences, TOLERANCE[dtype])
     if dtype == torch.float32 and any(its > tolerance[name] for name, its in differences.items()):
         floor = _differences(answer(*make(torch.float64)), eager.in_float64())
         tolerance = {name: max(bar, min(FLOOR_FACTOR * floor[name], SINGLE_CEILING)) for name, bar in tolerance.items()}
-    return [
-        {
-            "quantity": name,
-            "dtype": _name(dtype),
-            "max_rel_diff": its if its < math.inf else None,
-            "tolerance": tolerance[name],
-            "ok": its <= tolerance[name],
-        }
-        for name, its in differences.items()
-    ]
+    rows = [_row(name, dtype, its, tolerance[name]) for name, its in differences.items()]
+    if dtype == torch.float32 and model.autocast is not None:
+        rounded = _differences(eager, answer(model, batch, autocast=model.autocast))
+        rows.append(_row("output", model.autocast, rounded["output"], AUTOCAST_TOLERANCE))
+    return rows
 
 
-def answer(model: RelationalModel, batch: Batch | PairBatch) -> Answer:
+def _row(quantity: str, dtype: torch.dtype, difference: float, tolerance: float) -> dict[str, Any]:
+    return {
+        "quantity": quantity,
+        "dtype": _name(dtype),
+        "max_rel_diff": difference if difference < math.inf else None,
+        "tolerance": tolerance,
+        "ok": difference <= tolerance,
+    }
+
+
+def answer(model: RelationalModel, batch: Batch | PairBatch, *, autocast: torch.dtype | None = None) -> Answer:
     """Run a model forward and backward on a batch, with a fixed random cotangent [B, O] on the output.
 
     Where it has dropout it runs in evaluation mode: random draws are no part of the function. Nor are the roundings of
-    autocast and TF32, which are off.
+    TF32, which is off, and of the model's own autocast, in whose place the one that is given comes.
     """
-    training, autocast = model.training, model.autocast
-    model.autocast = None
+    training, before = model.training, model.autocast
+    model.autocast = autocast
     model.train(training and not model.dropout.p)
     model.zero_grad(set_to_none=True)
     with tf32(False):
@@ -177,7 +186,7 @@ def answer(model: RelationalModel, batch: Batch | PairBatch) -> Answer:
     )
     model.zero_grad(set_to_none=True)
     model.train(training)
-    model.autocast = autocast
+    model.autocast = before
     return found
 
 

@@ -45,6 +45,7 @@ pytestmark = [
     pytest.mark.usefixtures("fresh_compiler"),
 ]
 EAGER = CompileConfig()
+TRACED = ["compile=model-dynamic", "compile.backend=eager"]
 ONE_LAYER = ["model.layers=1", "model.channels=4", "model.encoder_layers=1", "sampler.fanout=[3]"]
 
 
@@ -280,6 +281,21 @@ def test_parity_of_a_model_that_was_not_compiled_is_none(club: Path, monkeypatch
         assert found["ok"] is None
         assert all(row["ok"] for row in found["rows"])
         assert f"could not be compared: in float64 {said}" in verdict_of({"parity": found})["reason"]
+
+
+def test_parity_looks_at_autocast_where_a_trial_has_it(club: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs under autocast have a row with the gate's bar, and it is red where the compiler errs there alone."""
+    config = Small(club, "backend=reference", *TRACED, "measure.autocast=bf16").config
+    quantities = [(row["quantity"], row["dtype"]) for row in parity_of(config, club)["rows"]]
+    assert quantities[-3:] == [("output", "float32"), ("weight_grad", "float32"), ("output", "bfloat16")]
+
+    def worse(graph: Any, inputs: list[torch.Tensor]) -> Any:
+        factor = 1.2 if torch.is_autocast_enabled("cpu") else 1.0
+        return lambda *given: [factor * its for its in graph(*given)]
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda its, **options: compiler(its, **{**options, "backend": worse}))
+    assert [row["dtype"] for row in parity_of(config, club)["rows"] if not row["ok"]] == ["bfloat16"]
 
 
 def test_parity_knows_no_tf32(club: Path) -> None:

@@ -19,6 +19,7 @@ from results.compile_figures import (
     speed_up,
     steady_step_s,
 )
+from results.compile_matrix import outcome
 from results.compile_page import compile_blocks, raced_gain
 from results.gate import Parity
 from results.races import Race
@@ -209,6 +210,16 @@ def test_a_short_run_shows_no_absence_of_late_recompiles() -> None:
     blocks = compile_blocks([short])
     assert [its.rows[0][3:] for its in blocks if isinstance(its, Table)] == [("one graph in 8 steps",)]
     assert "In 0 training ran on one graph" in page_text(blocks)
+
+
+def test_breaks_of_an_evaluation_are_no_breaks_of_training() -> None:
+    """A cell's words are of training; a record that does not tell breaks by phase has all of them there."""
+    its = page_records()["tracing"]
+    for by_phase, words in (({"evaluate": 2}, "one graph"), ({"train": 2}, "1 graphs, 2 breaks")):
+        section = {**its.compile, "graph_breaks": 2, "graph_breaks_by_phase": by_phase}
+        assert outcome(dataclasses.replace(its, compile=section)) == words
+    older = {**its.compile, "graph_breaks": 2}
+    assert outcome(dataclasses.replace(its, compile=older)) == "1 graphs, 2 breaks"
 
 
 def test_page_says_when_it_pays_and_for_how_long() -> None:

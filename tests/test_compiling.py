@@ -23,6 +23,7 @@ from backends.sampler import TemporalSampler
 from backends.tensors import to_tensor
 from backends.weights import build_model
 from harness import compile_parity, compile_trial
+from harness.arms import NUM_BATCHES, build_arm
 from harness.compile_config import CompileConfig
 from harness.compile_facts import compile_facts
 from harness.compile_parity import compare, parity_of, parity_of_trained, summarise
@@ -437,6 +438,22 @@ def test_recompile_in_a_window_is_recorded_and_is_no_error() -> None:
     assert len(window.recompiles) == 1
     with pytest.raises(RuntimeError, match="something else"):
         window.hold(_fail, run)
+
+
+def test_parity_at_the_end_of_a_race_harms_neither_arm(club: Path) -> None:
+    """Counts are the race's own, parity looks at its graphs and at new ones, and both arms can go on afterwards."""
+    arms = [build_arm(Small(club, "backend=reference", *words).config, club, "step") for words in ([], TRACED)]
+    for _ in range(NUM_BATCHES):
+        for arm in arms:
+            arm.leg(1)
+    (eager, compiled) = arms
+    raced, compiled.window.warm = compiled.window.watch.num_graphs, True
+    assert eager.window.facts() == {}
+    section = compiled.window.facts()["compile"]
+    assert section["graphs"] == section["graphs_by_phase"]["build"] == raced
+    assert section["parity"]["ok"]
+    assert [row["quantity"] for row in section["parity"]["rows"]] == ["output", "weight_grad"] * 2
+    assert [arm.leg(2).units for arm in arms] == [2, 2]
 
 
 def _fail() -> float:

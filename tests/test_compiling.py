@@ -1,4 +1,4 @@
-"""torch.compile: which settings fit, that regions are really compiled, and what counts as the same."""
+"""torch.compile: which settings fit, that regions are really compiled, starts, duels and sweeps."""
 
 import dataclasses
 import itertools
@@ -7,38 +7,26 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from inductor import BUILDS
 from relbench_folder import TASK, Folder
+from small_model import ONE_LAYER, Small
 from small_shop import relduel
 from tracing import breaking, compile_config
 
-from backends.base import load_backend
-from backends.batch import Batch, build_batch
-from backends.model import RelationalModel
 from backends.registry import UnavailableError
-from backends.sampler import TemporalSampler
-from backends.tensors import to_tensor
-from backends.weights import build_model
-from harness import compile_parity, compile_trial
-from harness.arms import NUM_BATCHES, build_arm
+from harness import compile_trial
 from harness.compile_config import CompileConfig
-from harness.compile_facts import compile_facts
-from harness.compile_parity import compare, parity_of, parity_of_trained, summarise
-from harness.compile_trial import describe_starts, run_trial_job, verdict_of
+from harness.compile_trial import describe_starts, run_trial_job
 from harness.compile_watch import CompileWatch
 from harness.compile_window import CompiledWindow
 from harness.compose import compose_trial, expand, shelf_names
 from harness.duel_plan import plan_duel
-from harness.feed import Feed
 from harness.inductor_link import link_fault
 from harness.launch import child_environment
 from harness.plan import plan_trials
-from harness.precision import tf32
 from harness.torch_compile import RECOMPILE, assert_compiled, one_graph_or_unavailable, torch_compile
-from tasks.load import load_task
 
 #: dynamo looks at .grad of what goes into a region that is not the whole model; only as a test is that an error.
 pytestmark = [
@@ -46,56 +34,12 @@ pytestmark = [
     pytest.mark.usefixtures("fresh_compiler"),
 ]
 EAGER = CompileConfig()
-TRACED = ["compile=model-dynamic", "compile.backend=eager"]
-ONE_LAYER = ["model.layers=1", "model.channels=4", "model.encoder_layers=1", "sampler.fanout=[3]"]
 
 
 @pytest.fixture(scope="module")
 def club(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a database of three tables."""
     return Folder().write(tmp_path_factory.mktemp("club") / "club")
-
-
-class Small:
-    """A one-layer model on the club, and batches of some sizes."""
-
-    def __init__(self, club: Path, *overrides: str) -> None:
-        choice = ["dataset=folder", f"dataset.path={club}", f"task={TASK}", *ONE_LAYER, *overrides]
-        self.config = compose_trial(choice).config
-        self.backend, self.task = load_backend(self.config.backend.name), load_task(club, TASK, self_depth=2)
-        self.graph = self.backend.compile_graph(self.task.graph, torch.device("cpu"))
-
-    def model(self, dtype: torch.dtype = torch.float32) -> RelationalModel:
-        """Build the eager model with the weights of the seed."""
-        schema = self.task.graph.schema
-        return build_model(self.backend, self.config.model, schema, seed=0, device=torch.device("cpu"), dtype=dtype)
-
-    def batch(self, num_seeds: int, dtype: torch.dtype = torch.float32) -> Batch:
-        """Sample the first train seeds."""
-        sampler, seeds = TemporalSampler(self.task.graph, self.config.sampler, 0), self.task.split.train
-        rows = np.arange(num_seeds)
-        return build_batch(
-            self.backend,
-            self.graph,
-            self.task.graph.schema,
-            sampler.sample(seeds, rows, split="train", epoch=0),
-            to_tensor(seeds.target[rows]),
-            layout=self.config.layout,
-            device=torch.device("cpu"),
-            dtype=dtype,
-        )
-
-    def feed(self) -> Feed:
-        """Return what draws and builds batches in a trial."""
-        return Feed(
-            backend=self.backend,
-            graph=self.graph,
-            task=self.task,
-            sampler=TemporalSampler(self.task.graph, self.config.sampler, 0),
-            layout=self.config.layout,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
-        )
 
 
 # Settings
@@ -221,106 +165,7 @@ def test_fullgraph_that_cannot_be_is_no_failure_of_the_trial() -> None:
         raise KeyError("another error")
 
 
-# Parity
-
-
-def test_parity_is_green_for_the_compiled_model_and_red_for_another(club: Path) -> None:
-    """The same function passes in both dtypes; a compiled model with one weight off by 1 % does not."""
-    small = Small(club, "backend=reference")
-
-    def make(dtype: torch.dtype) -> tuple[RelationalModel, Batch]:
-        return small.model(dtype), small.batch(6, dtype)
-
-    def compiled(dtype: torch.dtype, change: float = 1.0) -> tuple[RelationalModel, Batch]:
-        model, batch = make(dtype)
-        torch_compile(model, compile_config())
-        with torch.no_grad():
-            model.head.weight.mul_(change)
-        return model, batch
-
-    for dtype in (torch.float64, torch.float32):
-        rows = compare(make, compiled, dtype)
-        assert summarise(rows)["ok"], rows
-        assert {row["quantity"] for row in rows} == {"output", "weight_grad"}
-        twin = compare(make, lambda its: compiled(its, 1.01), dtype)
-        assert not summarise(twin)["ok"]
-    assert not summarise([])["ok"]
-
-
-@pytest.mark.parametrize("trained", [False, True])
-def test_parity_is_red_where_dynamo_had_come_to_its_limit(
-    trained: bool, club: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A compiler that computes another function is caught after nine sizes of batch, when dynamo compiles no more."""
-    small = Small(club, "backend=reference", "compile=model-static", "compile.backend=eager")
-    config, used_up, model = small.config, small.model(), small.model()
-    torch_compile(used_up, config.compile)
-    for num_seeds in range(3, 12):
-        used_up(small.batch(num_seeds)).sum().backward()
-
-    def worse(graph: Any, inputs: list[torch.Tensor]) -> Any:
-        return lambda *given: [1.5 * its for its in graph(*given)]
-
-    compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda its, **options: compiler(its, **{**options, "backend": worse}))
-    torch_compile(model, config.compile)
-    found = parity_of_trained(config, model, small.feed()) if trained else parity_of(config, club)
-    assert found["ok"] is False
-    assert max(row["max_rel_diff"] for row in found["rows"]) == pytest.approx(0.5)
-
-
-def test_parity_of_a_model_that_was_not_compiled_is_none(club: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that runs eagerly, or whose second layer dynamo refuses, is not held against itself and called green."""
-    two = ["model.layers=2", "sampler.fanout=[3,3]", "sampler.blocks=true", "compile.dynamic=false"]
-    config = Small(club, "backend=reference", "compile=layer", "compile.backend=eager", *two).config
-    assert parity_of(config, club)["ok"]
-    with monkeypatch.context() as patch:
-        patch.setattr(compile_parity, "_NO_LIMIT", 1)
-        refused = parity_of(config, club)
-    monkeypatch.setattr(compile_parity, "torch_compile", lambda model, config: None)
-    for found, said in ((refused, "1 frames were not compiled: "), (parity_of(config, club), "no graph was made")):
-        assert found["ok"] is None
-        assert all(row["ok"] for row in found["rows"])
-        assert f"could not be compared: in float64 {said}" in verdict_of({"parity": found})["reason"]
-
-
-def test_parity_looks_at_autocast_where_a_trial_has_it(club: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outputs under autocast have a row with the gate's bar, and it is red where the compiler errs there alone."""
-    config = Small(club, "backend=reference", *TRACED, "measure.autocast=bf16").config
-    quantities = [(row["quantity"], row["dtype"]) for row in parity_of(config, club)["rows"]]
-    assert quantities[-3:] == [("output", "float32"), ("weight_grad", "float32"), ("output", "bfloat16")]
-
-    def worse(graph: Any, inputs: list[torch.Tensor]) -> Any:
-        factor = 1.2 if torch.is_autocast_enabled("cpu") else 1.0
-        return lambda *given: [factor * its for its in graph(*given)]
-
-    compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda its, **options: compiler(its, **{**options, "backend": worse}))
-    assert [row["dtype"] for row in parity_of(config, club)["rows"] if not row["ok"]] == ["bfloat16"]
-
-
-def test_parity_knows_no_tf32(club: Path) -> None:
-    """The roundings of TF32 are no part of the function: it is off while both are asked, and as before afterwards."""
-    its, seen = Small(club, "backend=pyg"), []
-
-    def make(dtype: torch.dtype) -> tuple[RelationalModel, Batch]:
-        model = its.model(dtype)
-        model.register_forward_pre_hook(lambda *given: seen.append(torch.get_float32_matmul_precision()))
-        return model, its.batch(4, dtype)
-
-    with tf32(True):
-        compare(make, make, torch.float64)
-        assert torch.get_float32_matmul_precision() == "high"
-    assert seen == ["highest", "highest"]
-
-
-def test_parity_of_a_library_s_own_sampler_draws_once(club: Path) -> None:
-    """With sampler.kind=native both models are asked about one batch of the shared sampler, in both dtypes."""
-    words = ["backend=dgl", "backend.pipeline=blocks", "sampler=native", "compile=model-dynamic"]
-    config = Small(club, *words, "compile.backend=eager", "backend.ops=library", "model.conv=primitive").config
-    parity = parity_of(config, club)
-    assert parity["ok"], parity
-    assert [row["dtype"] for row in parity["rows"]] == ["float64"] * 2 + ["float32"] * 2
+# Caches and starts
 
 
 def test_why_a_start_failed_names_no_path_of_this_machine() -> None:
@@ -329,19 +174,6 @@ def test_why_a_start_failed_names_no_path_of_this_machine() -> None:
     section = describe_starts({"memory": {}}, lost, lost)
     told = [section["warm"]["reason"], section["eager"]["reason"], section["parity"]["reason"]]
     assert all("somewhere" not in reason and "graph" in reason for reason in told)
-
-
-def test_red_parity_makes_the_trial_an_error() -> None:
-    """A fast compiled model that computes something else is an error, and so is one that could not be compared."""
-    row = {"quantity": "output", "dtype": "float32", "max_rel_diff": 0.1, "tolerance": 1e-5, "ok": False}
-    assert verdict_of({"parity": {"ok": True, "rows": []}}) == {}
-    red = verdict_of({"parity": {"ok": False, "rows": [row]}})
-    assert red["status"] == "error"
-    assert "output in float32 differs by 0.1" in red["reason"]
-    assert "no end after" in verdict_of({"parity": {"ok": None, "rows": [], "reason": "no end after 5 s"}})["reason"]
-
-
-# Caches and starts
 
 
 def test_caches_are_each_job_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,22 +272,6 @@ def test_recompile_in_a_window_is_recorded_and_is_no_error() -> None:
         window.hold(_fail, run)
 
 
-def test_parity_at_the_end_of_a_race_harms_neither_arm(club: Path) -> None:
-    """Counts are the race's own, parity looks at its graphs and at new ones, and both arms can go on afterwards."""
-    arms = [build_arm(Small(club, "backend=reference", *words).config, club, "step") for words in ([], TRACED)]
-    for _ in range(NUM_BATCHES):
-        for arm in arms:
-            arm.leg(1)
-    (eager, compiled) = arms
-    raced, compiled.window.warm = compiled.window.watch.num_graphs, True
-    assert eager.window.facts() == {}
-    section = compiled.window.facts()["compile"]
-    assert section["graphs"] == section["graphs_by_phase"]["build"] == raced
-    assert section["parity"]["ok"]
-    assert [row["quantity"] for row in section["parity"]["rows"]] == ["output", "weight_grad"] * 2
-    assert [arm.leg(2).units for arm in arms] == [2, 2]
-
-
 def _fail() -> float:
     raise RuntimeError("something else")
 
@@ -492,23 +308,6 @@ def test_parts_of_a_sweep_come_under_one_s_own_overrides() -> None:
     assert {its.config.model.family for its in own} == {"gat"}
     assert {its.config.train.batch_size for its in own} == {16}
     assert len(own) < len(expand_sweep("compile"))
-
-
-def test_counts_of_a_model_without_code_come_with_parity_and_blockers(club: Path) -> None:
-    """A compiler that generates no code is asked in the trial's own process, and another function is an error."""
-    its = Small(club, "backend=pyg", "model=rgcn", "compile=model-dynamic", "compile.backend=eager")
-    feed, model, other = its.feed(), its.model(), its.model()
-    other.read_out = lambda x_NC, num: 1.1 * other.head(x_NC[:num])  # type: ignore[method-assign]
-    for each in (model, other):
-        torch_compile(each, its.config.compile)
-    facts = compile_facts(its.config, model, feed)
-    assert facts["parity"]["ok"]
-    assert {row["dtype"] for row in facts["parity"]["rows"]} == {"float32"}
-    assert any("rgcn_conv.py" in blocker["where"] for blocker in facts["blockers"])
-    section = compile_facts(its.config, other, feed)
-    assert verdict_of(section)["status"] == "error"
-    coded = dataclasses.replace(its.config, compile=CompileConfig(scope="model"))
-    assert "parity" not in compile_facts(coded, its.model(), feed)
 
 
 def test_only_a_compiler_that_generates_code_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,15 +57,15 @@ class CompileConfig:
 
     @property
     def label(self) -> str:
-        """Say in a few words which mode this is: the scope, then what is not torch's default."""
+        """Say in a few words which mode this is: the scope, then what is not torch's default, then who only traces."""
         if not self.on:
             return "eager"
         parts = [self.scope]
-        parts += [] if self.backend == "inductor" else [self.backend]
         parts += [] if self.dynamic == "auto" else ["dynamic" if self.dynamic else "static"]
         parts += [] if self.mode == "default" else [self.mode]
         parts += [name for name in ("fullgraph", "capture") if getattr(self, name)]
-        return " ".join(parts if self.duck_shapes else [*parts, "free shapes"])
+        parts += [] if self.duck_shapes else ["free shapes"]
+        return " ".join(parts) + ("" if self.generates_code else f", traced by {self.backend}")
 
     def refusal(self, device: str) -> str | None:
         """Return why this combination cannot run on a device, or None."""

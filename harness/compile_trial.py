@@ -45,7 +45,6 @@ def describe_starts(cold: Mapping[str, Any], warm: Mapping[str, Any], eager: Map
     return {
         "warm_first_step_s": warm.get("first_step_s"),
         "eager_first_step_s": eager.get("first_step_s"),
-        "probe_step_s": {"compiled": warm.get("step_s"), "eager": eager.get("step_s")},
         "warm": warm.get("compile") or {"reason": _reason(warm)},
         "eager": {"reason": _reason(eager)},
         "memory": {

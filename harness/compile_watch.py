@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ class CompileWatch:
     events: list[dict[str, Any]] = field(default_factory=list)
     _before: dict[str, Counter[str]] = field(default_factory=dict)
     _breaks_before: int = 0
-    _graphs: Counter[str] = field(default_factory=Counter)
+    _by_phase: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     @staticmethod
     def start(config: CompileConfig) -> CompileWatch:
@@ -71,7 +71,8 @@ class CompileWatch:
             raise RuntimeError(f"{_MAX_PENDING} compilations or more in {self.phase}, step {self.step}: lost count")
         utils.clear_compilation_metrics()
         self.events += [{"phase": self.phase, "step": self.step, **_event(metric)} for metric in metrics]
-        self._graphs[self.phase] += self.num_graphs - self._graphs.total()
+        for name, count in self._counts().items():
+            self._by_phase[name][self.phase] += count - self._by_phase[name].total()
 
     @property
     def num_graphs(self) -> int:
@@ -87,26 +88,22 @@ class CompileWatch:
         reasons = _break_reasons()
         breaks = None if reasons is None else group_breaks(reasons[self._breaks_before :])
         failed_guards = [recompile_of(event) for event in self.events if event["recompile"]]
-        frames, ok = self._count("frames", "total"), self._count("frames", "ok")
         return {
             "mode": self.config.label,
             "torch": str(torch.__version__),
-            "graphs": self.num_graphs,
-            "graphs_by_phase": {phase: count for phase, count in self._graphs.items() if count},
-            "graph_breaks": self._num_breaks() if breaks is None else sum(its["count"] for its in breaks),
+            **self._counts(),
+            **{f"{name}_by_phase": dict(+its) for name, its in self._by_phase.items()},
             "recompiles": len(failed_guards),
-            "fallbacks": frames - ok,
             "compile_s": compile_seconds(self.events),
             "breaks": breaks,
             "breaks_reason": f"torch {torch.__version__} keeps no list of graph breaks" if breaks is None else None,
             "failed_guards": failed_guards,
             "events": self.events,
-            "frames": frames,
+            "frames": self._count("frames", "total"),
             "failures": [_failure_of(event) for event in self.events if event["failure"]],
             "caches": {
                 "fx_graph": self._cache("inductor", "fxgraph_cache"),
                 "autograd": self._cache("aot_autograd", "autograd_cache"),
-                "autotune": self._cache("inductor", "autotune_cache"),
             },
             "cudagraph_skips": self._count("inductor", "cudagraph_skips"),
         }
@@ -116,9 +113,19 @@ class CompileWatch:
 
         return int(utils.counters[group][name] - self._before.get(group, Counter())[name])
 
+    def _counts(self) -> dict[str, int]:
+        """Count what is told by phase: the graphs, graph breaks and frames left to Python so far."""
+        return {
+            "graphs": self.num_graphs,
+            "graph_breaks": self._num_breaks(),
+            "fallbacks": self._count("frames", "total") - self._count("frames", "ok"),
+        }
+
     def _num_breaks(self) -> int:
         from torch._dynamo import utils
 
+        if (reasons := _break_reasons()) is not None:
+            return len(reasons) - self._breaks_before
         return sum((Counter(utils.counters["graph_break"]) - self._before.get("graph_break", Counter())).values())
 
     def _cache(self, group: str, prefix: str) -> dict[str, Any]:
@@ -199,7 +206,8 @@ def _event(metric: Any) -> dict[str, Any]:
         return getattr(metric, name, None)
 
     number = re.fullmatch(r"(?:\d+/)?\d+/(\d+).*", get("compile_id") or "")
-    is_recompile = number is not None and int(number[1]) > 0 and get("is_forward") is not False
+    # One that failed, as at dynamo's limit, made no graph: it is a fallback.
+    is_recompile = number is not None and int(number[1]) > 0 and not (get("is_forward") is False or get("fail_reason"))
     backward_us = get("backward_cumulative_compile_time_us")
     whole, backend = get("entire_frame_compile_time_s"), get("backend_compile_time_s")
     if get("is_forward") is False:  # the backward pass, compiled when it is first asked for
@@ -220,15 +228,15 @@ def _event(metric: Any) -> dict[str, Any]:
         "failure": shorten(get("fail_reason")) if get("fail_reason") else None,
         "cudagraph_skip": get("cudagraph_skip_reason"),
     }
-    if is_recompile:
+    if is_recompile or reason:
         event["reason"] = shorten(reason) if reason else None
-        if not reason:
-            event["reason_missing"] = f"torch {torch.__version__} tells no reason of this recompile"
+    if is_recompile and not reason:
+        event["reason_missing"] = f"torch {torch.__version__} tells no reason of this recompile"
     return event
 
 
 def _failure_of(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: event[name] for name in ("phase", "step", "where", "failure")}
+    return {name: event[name] for name in ("phase", "step", "where", "failure", "reason") if name in event}
 
 
 def _from_short(filename: str) -> str:

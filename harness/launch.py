@@ -38,30 +38,29 @@ def default_threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 2) - 1)
 
 
-#: What would let torch.compile reuse the work of another process, or not compile, or log otherwise than a record says;
-#: and the newer name of the allocator's settings, which torch 2.9 reads before the one that is pinned.
+#: What torch.compile reads: whether, what and how it compiles, and whose work it reuses, is the config's alone to say.
+#: TORCH_LOGS stays: it shows what is compiled and changes nothing of it.
+_UNSET_PREFIXES: Final = ("TORCHDYNAMO_", "TORCHINDUCTOR_", "TORCH_COMPILE_", "TORCH_COMPILER_", "TORCH_DYNAMO_")
+#: More of the same kind, under other names; and the newer name of the allocator's settings, which torch 2.9 reads
+#: before the one that is pinned.
 _UNSET: Final = (
+    "PT2_COMPILE_ID_PREFIX",
     "PYTORCH_ALLOC_CONF",
-    "TORCH_COMPILE_JOB_ID",
-    "TORCH_COMPILE_DISABLE",
-    "TORCHDYNAMO_DISABLE",
-    "TORCHINDUCTOR_FX_GRAPH_REMOTE_CACHE",
-    "TORCHINDUCTOR_AUTOGRAD_REMOTE_CACHE",
-    "TORCHINDUCTOR_AUTOTUNE_REMOTE_CACHE",
-    "TORCHINDUCTOR_BUNDLED_AUTOTUNE_REMOTE_CACHE",
-    "TORCHINDUCTOR_FORCE_DISABLE_CACHES",
+    "TORCH_CACHING_PRECOMPILE",
+    "TORCH_STRICT_PRECOMPILE",
 )
 
 
 def child_environment(threads: int, caches: Path) -> dict[str, str]:
-    """Return the environment of a child: ours, with everything pinned that would change a measurement.
+    """Return the environment of a child: ours, with everything pinned or left out that would change a measurement.
 
     What torch.compile makes goes to the folder ``caches``: an empty one is a cold start.
     OMP_WAIT_POLICY: DGL opens an OpenMP region for any size; on a busy machine spinning waits would be what is timed.
     PYTORCH_CUDA_ALLOC_CONF: some DGL versions change it on import.
     """
+    kept = [name for name in os.environ if name not in _UNSET and not name.startswith(_UNSET_PREFIXES)]
     return {
-        **{name: value for name, value in os.environ.items() if name not in _UNSET},
+        **{name: os.environ[name] for name in kept},
         "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
         "TRITON_CACHE_DIR": str(caches / "triton"),
         "TORCHINDUCTOR_COMPILE_THREADS": str(threads),

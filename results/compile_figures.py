@@ -83,18 +83,21 @@ def compile_counts(section: Mapping[str, Any]) -> dict[str, int]:
     """Return what torch.compile did in a trial, training and evaluation apart.
 
     Evaluation runs without gradients, which is another graph by design: what it adds is no fault of the batches.
+    Older records do not tell breaks and fallbacks by phase: all of theirs are put down to training.
     """
-    phases = section.get("graphs_by_phase", {})
     failed = section.get("failed_guards", [])
     evaluation = sum(its["phase"] == "evaluate" for its in failed)
+    breaks, fallbacks = section.get("graph_breaks", 0), section.get("fallbacks", 0)
     return {
-        "train_graphs": sum(count for phase, count in phases.items() if phase != "evaluate"),
-        "evaluation_graphs": phases.get("evaluate", 0),
-        "graph_breaks": section.get("graph_breaks", 0),
+        "train_graphs": _outside_evaluation(section.get("graphs_by_phase", {})),
+        "evaluation_graphs": section.get("graphs_by_phase", {}).get("evaluate", 0),
+        "graph_breaks": breaks,
+        "train_graph_breaks": _outside_evaluation(section.get("graph_breaks_by_phase", {"train": breaks})),
         "train_recompiles": len(failed) - evaluation,
         "late_recompiles": len(late_recompiles(section, WARM_UP_STEPS)),
         "evaluation_recompiles": evaluation,
-        "fallbacks": section.get("fallbacks", 0),
+        "fallbacks": fallbacks,
+        "train_fallbacks": _outside_evaluation(section.get("fallbacks_by_phase", {"train": fallbacks})),
     }
 
 
@@ -104,7 +107,7 @@ def is_one_graph(section: Mapping[str, Any]) -> bool:
     The batches of the warm-up may have cost a graph each (the first that has a relation without edges does).
     """
     counts = compile_counts(section)
-    clean = not (counts["graph_breaks"] or counts["fallbacks"] or counts["late_recompiles"])
+    clean = not (counts["train_graph_breaks"] or counts["train_fallbacks"] or counts["late_recompiles"])
     return clean and counts["train_graphs"] == 1 + counts["train_recompiles"]
 
 
@@ -145,6 +148,10 @@ def training_peaks(by_phase: Mapping[str, Mapping[str, Any]]) -> dict[str, int |
         known = [value for value in values if value is not None]
         found[name] = max(known) if known and len(known) == len(values) else None
     return found
+
+
+def _outside_evaluation(by_phase: Mapping[str, int]) -> int:
+    return sum(count for phase, count in by_phase.items() if phase != "evaluate")
 
 
 def _without_compile(record: TrialRecord) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from results.arms import form_of, library_of
 from results.blocks import Block, Points, Table
-from results.compile_figures import TRACERS, WARM_UP_STEPS, compile_counts, is_one_graph, late_recompiles
+from results.compile_figures import WARM_UP_STEPS, compile_counts, is_one_graph, late_recompiles
 from results.listings import make_table
 from results.record import TrialRecord
 from results.text import MISSING, backend_name, plain
@@ -48,8 +48,8 @@ def outcome(record: TrialRecord) -> str:
     if is_one_graph(record.compile):
         warm = counts["train_recompiles"]
         return "one graph" if not warm else f"one graph after {warm} {'recompile' if warm == 1 else 'recompiles'}"
-    told = (("graphs", "train_graphs"), ("breaks", "graph_breaks"), ("late", "late_recompiles"))
-    words = [f"{counts[name]} {word}" for word, name in (*told, ("fallbacks", "fallbacks")) if counts[name]]
+    told = (("graphs", "train_graphs"), ("breaks", "train_graph_breaks"), ("late", "late_recompiles"))
+    words = [f"{counts[name]} {word}" for word, name in (*told, ("fallbacks", "train_fallbacks")) if counts[name]]
     return ", ".join(words) or "graphs not told"
 
 
@@ -114,12 +114,8 @@ def model_of(record: TrialRecord) -> str:
 
 
 def mode_of(record: TrialRecord) -> str:
-    """Name a trial's mode, and say of one whose compiler generates no code that it only traces."""
-    words = str(record.compile.get("mode", record.setting("compile.scope"))).split()
-    tracer = next((word for word in words if word in TRACERS), None)
-    if tracer is not None:
-        words = [*(word for word in words if word != tracer), "(traced only)"]
-    return plain(" ".join(words), 60)
+    """Name a trial's mode, which says of a compiler that generates no code that it only traces."""
+    return plain(str(record.compile.get("mode", record.setting("compile.scope"))), 80)
 
 
 def _where(its: Mapping[str, Any]) -> str:

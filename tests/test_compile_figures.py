@@ -19,6 +19,7 @@ from results.compile_figures import (
     speed_up,
     steady_step_s,
 )
+from results.compile_matrix import outcome
 from results.compile_page import compile_blocks, raced_gain
 from results.gate import Parity
 from results.races import Race
@@ -145,7 +146,7 @@ def page_records() -> dict[str, TrialRecord]:
     config = {**record.config, "compile": {"scope": "none"}}
     eager = dataclasses.replace(record, compile={"mode": "eager"}, config=config, steps={"step_s": [0.2] * 5, "num": 5})
     skipped = dataclasses.replace(record, status="skipped", reason="allowed is cuda", compile={"mode": "max-autotune"})
-    clean = {"mode": "model eager", "graphs_by_phase": {"first_step": 1}, "graph_breaks": 0, "fallbacks": 0}
+    clean = {"mode": "model, traced by eager", "graphs_by_phase": {"first_step": 1}, "graph_breaks": 0, "fallbacks": 0}
     config = {**record.config, "compile": {"scope": "model", "backend": "eager"}}
     section, steps = {**clean, "failed_guards": []}, {"step_s": [0.1] * 12, "num": 12}
     tracing = dataclasses.replace(record, config=config, compile=section, steps=steps)
@@ -177,7 +178,7 @@ def test_page_has_a_place_for_each_trial_and_names_why() -> None:
     start, gain, outcomes = (its for its in blocks if isinstance(its, Table))
     assert "3 trials were to compile: 2 ok, 1 skipped" in page_text(blocks)
     assert outcomes.rows[0][3:] == ("3 graphs, 2 breaks, 1 fallbacks", "skipped", "one graph")
-    assert [its.title for its in outcomes.columns][3:] == ["model", "max-autotune", "model (traced only)"]
+    assert [its.title for its in outcomes.columns][3:] == ["model", "max-autotune", "model, traced by eager"]
     assert [row[3] for row in start.rows] == [row[3] for row in gain.rows] == ["model", "max-autotune"]
     assert gain.rows[0][6] == "never"
     for said in ("2 x", "pkg/m.py:3: item", "allowed is cuda", "lib/conv.py:7: looks at data (break)"):
@@ -209,6 +210,16 @@ def test_a_short_run_shows_no_absence_of_late_recompiles() -> None:
     blocks = compile_blocks([short])
     assert [its.rows[0][3:] for its in blocks if isinstance(its, Table)] == [("one graph in 8 steps",)]
     assert "In 0 training ran on one graph" in page_text(blocks)
+
+
+def test_breaks_of_an_evaluation_are_no_breaks_of_training() -> None:
+    """A cell's words are of training; a record that does not tell breaks by phase has all of them there."""
+    its = page_records()["tracing"]
+    for by_phase, words in (({"evaluate": 2}, "one graph"), ({"train": 2}, "1 graphs, 2 breaks")):
+        section = {**its.compile, "graph_breaks": 2, "graph_breaks_by_phase": by_phase}
+        assert outcome(dataclasses.replace(its, compile=section)) == words
+    older = {**its.compile, "graph_breaks": 2}
+    assert outcome(dataclasses.replace(its, compile=older)) == "1 graphs, 2 breaks"
 
 
 def test_page_says_when_it_pays_and_for_how_long() -> None:

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from made_records import ENVIRONMENT, fill, make_record
+from relbench_folder import Folder
 
 from harness.cli import main
+from harness.compose import expand_sweep
+from harness.trial import run_trial
 from results.compile_figures import compile_counts, is_one_graph
 from results.expected_compile import FOLDER, check_expected, expected_cells, read_all_expected, write_expected
 from results.record import TrialRecord
+from tasks.folder import data_fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTION: dict[str, Any] = {
@@ -54,7 +59,10 @@ def test_evaluation_is_counted_apart() -> None:
     late = [{"phase": "train", "step": 8}]
     assert not is_one_graph({**SECTION, "graphs_by_phase": {"first_step": 1, "train": 1}, "failed_guards": late})
     assert not is_one_graph({**SECTION, "graphs_by_phase": {"first_step": 3}})
-    assert not is_one_graph({**SECTION, "graph_breaks": 1})
+    for name in ("graph_breaks", "fallbacks"):
+        assert not is_one_graph({**SECTION, name: 1})  # a record that does not say when
+        assert not is_one_graph({**SECTION, name: 1, f"{name}_by_phase": {"train": 1}})
+        assert is_one_graph({**SECTION, name: 1, f"{name}_by_phase": {"evaluate": 1}})
 
 
 @pytest.mark.parametrize(
@@ -107,9 +115,9 @@ def test_commands_write_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[
         words = ["check", "--compile-counts", str(counts), "--store", str(tmp_path / store), "--json"]
         assert main(words) == code
         document = json.loads(capsys.readouterr().out)
-        assert document["compared"] == 7
+        assert document["compared"] == 9
         changed = [its["quantity"] for its in document["verdicts"] if its["verdict"] == "CHANGED"]
-        assert changed == ["graph_breaks"] * code
+        assert changed == ["graph_breaks", "train_graph_breaks"] * code
         assert main(words[:-1]) == code
         assert ("PyG (COO): model dynamic graph_breaks: 1, was 0" in capsys.readouterr().out) == bool(code)
     assert main(["check", "--store", str(tmp_path / "old")]) == 2
@@ -143,3 +151,21 @@ def test_what_is_committed_keeps_the_promise() -> None:
             family, _, library = its.name.split()[1:4]
             clean.add((family, library))
     assert clean >= set(itertools.product(("sage", "gat", "rgcn", "hgt", "homogeneous"), ("PyG", "DGL")))
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+def test_one_committed_cell_counts_what_is_committed(tmp_path: Path) -> None:
+    """The reference's sage on the club, trained here and now, counts to the digit what its committed row says."""
+    club = Folder().write(tmp_path / "club")
+    cells = [its.config for its in expand_sweep("compile-club", [f"dataset.path={club}"])]
+    (config,) = (its for its in cells if (its.model.family, its.backend.name) == ("sage", "reference"))
+    here = torch.__version__.split("+")[0]
+    rows = [its for its in read_all_expected(ROOT / FOLDER) if its.cell == config.config_id]
+    row = next((its for its in rows if here.startswith(f"{its.torch}.")), None)
+    if row is None:
+        pytest.skip(f"no counts are committed of torch {here}")
+    torch.compiler.reset()
+    section = run_trial(config, club, lambda done, total: None)["compile"]
+    assert row.data_fingerprint == data_fingerprint(club, config.task)
+    assert row.name.endswith(f": {section['mode']}")
+    assert compile_counts(section) == row.counts

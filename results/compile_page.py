@@ -251,7 +251,8 @@ def _which_mode(compiled: Sequence[TrialRecord]) -> str:
     if not counts:
         return words + "Of the whole model none did."
     mode, count = counts.most_common(1)[0]
-    return words + f"Of the whole model most often under {mode}, {count} of them: the first to race."
+    told = mode.partition(", traced by")[0]  # what was traced alone is raced with code generated
+    return words + f"Of the whole model most often under {told}, {count} of them: the first to race."
 
 
 def _why_not(compiled: Sequence[TrialRecord]) -> str:

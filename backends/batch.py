@@ -71,6 +71,12 @@ class Batch:
     readout: int | None = None
     padded: PaddedCounts | None = None
 
+    @property
+    def seed_rows(self) -> Tensor:
+        """Return the row of its table i64[num_seeds] that each seed is."""
+        table = self.tables[self.seed_type]
+        return table.row_id[table.row_index[: self.num_seeds]]
+
     def of_seeds(self, output: Tensor) -> Tensor:
         """Return the model's outputs [B, O] for the seeds that are no padding."""
         return output if self.padded is None else output[: len(self.target)]
@@ -78,9 +84,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairBatch:
-    """B sources and 2 B destinations, first those to be preferred; ``target`` f[B] is of no use to the loss.
+    """B sources and 2 B destinations, one of each source's own and then one that it is to avoid.
 
-    It is never padded.
+    ``target`` f[B, B] is 1 where a source is to avoid the other one's destination too. It is never padded.
     """
 
     src: Batch
@@ -107,7 +113,7 @@ class PairBatch:
         """Return what padding added: nothing."""
 
     def of_seeds(self, output: Tensor) -> Tensor:
-        """Return the model's outputs [B, O], all of them."""
+        """Return the model's outputs [B, 1 + B], all of them."""
         return output
 
 

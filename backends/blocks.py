@@ -1,4 +1,4 @@
-"""The parts of a relational model that no graph library touches: row encoder, time encoder.
+"""The parts of a relational model that no graph library touches: row encoder, time encoder, vectors of rows.
 
 Shape legend: U distinct rows, N sampled nodes, C channels. Encoders are pytorch-frame's; this is the only file that
 imports it. Nothing here makes the host wait for the device.
@@ -78,6 +78,17 @@ class RowEncoder(nn.Module):
             )
         frame = TensorFrame(feat_dict={kind: blocks[kind] for kind in self.names}, col_names_dict=self.names)
         return self.resnet(frame)
+
+
+class RowVectors(nn.Embedding):
+    """A vector for each row of a table; a row that training never meets keeps its first one, which is small.
+
+    Not zero: rows that are alike in all else would then get equal gradients, and stay alike.
+    """
+
+    def reset_parameters(self) -> None:
+        """Draw all vectors anew."""
+        nn.init.normal_(self.weight, std=0.3)
 
 
 class TimeEncoder(nn.Module):

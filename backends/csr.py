@@ -48,10 +48,10 @@ class TemporalCsr:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedBatch:
-    """B checked seeds of a type: ``row`` in the seed table, ``node``, ``time``; words below ``cut`` are visible."""
+    """B checked seeds of a type: the ``key`` that draws go by, ``node``, ``time``; words below ``cut`` are visible."""
 
     type_index: int
-    row: Int64Array
+    key: Int64Array
     node: Int64Array
     time: Int64Array
     cut: Int64Array
@@ -124,7 +124,8 @@ def select_seeds(csr: TemporalCsr, spec: SamplerSpec, seeds: SeedTable, rows: In
     _check_range(f"seeds.node of {seeds.entity!r}", node, num_rows)
     time = np.asarray(seeds.time, np.int64)[rows]
     rank = np.searchsorted(csr.distinct_time, time, "right" if spec.time_rule == "at_or_before" else "left")
-    return SeedBatch(type_index=type_index, row=rows, node=node, time=time, cut=rank << 32)
+    key = rows if seeds.key is None else np.asarray(seeds.key, np.int64)[rows]
+    return SeedBatch(type_index=type_index, key=key, node=node, time=time, cut=rank << 32)
 
 
 def check_split_sees_neighbours(sampler: Sampler, seeds: SeedTable, split: Split) -> None:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from backends.base import Backend, Topology
 from backends.batch import Batch, PairBatch
-from backends.blocks import RowEncoder, TimeEncoder
+from backends.blocks import RowEncoder, RowVectors, TimeEncoder
 from backends.encoded import EncodedRows
 from backends.families import find_family
-from backends.spec import ModelSpec
+from backends.spec import Destinations, ModelSpec
 from tasks.graph import GraphSchema
 
 
@@ -25,10 +25,19 @@ class RelationalModel(nn.Module):
     """Row encoder -> gather -> time encoder -> L x (convolution, norm, ReLU, residual) -> linear head.
 
     Where ``autocast`` is set, to a lower type, calls run under it; their outputs are in the type of the targets still.
-    ``compiled`` says that torch.compile took over some of its regions.
+    ``compiled`` says that torch.compile took over some of its regions. ``shallow`` holds a vector for each row of
+    ``destinations``, which is added to the row's encoding and to what the destination tower says of it: along the way
+    in between neighbours drown it.
     """
 
-    def __init__(self, backend: Backend, spec: ModelSpec, schema: GraphSchema, num_outputs: int = 1) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        spec: ModelSpec,
+        schema: GraphSchema,
+        num_outputs: int = 1,
+        destinations: Destinations | None = None,
+    ) -> None:
         super().__init__()
         self.autocast: torch.dtype | None = None
         self.compiled = False
@@ -44,6 +53,8 @@ class RelationalModel(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
         self.head = nn.Linear(spec.channels, num_outputs)
         self.mark = nn.Embedding(1, spec.channels) if spec.link == "id_aware" else None
+        self.destinations = destinations
+        self.shallow = RowVectors(destinations.num_rows, spec.channels) if destinations is not None else None
         # Views of the parts above, which keep their names: a tuple registers nothing.
         self.layers: tuple[nn.Module, ...] = tuple(
             RelationalLayer(spec, conv, norms, self.dropout) for conv, norms in zip(self.convs, self.norms, strict=True)
@@ -57,9 +68,15 @@ class RelationalModel(nn.Module):
         """
         if isinstance(batch, PairBatch):
             return [*self.encode(batch.src, kept), *self.encode(batch.dst, kept)]
+        x_UC = [
+            row(table) if kept is None else kept.rows(index, row, table)
+            for index, (row, table) in enumerate(zip(self.rows, batch.tables, strict=True))
+        ]
+        if self.destinations is not None:
+            index = self.destinations.type_index
+            x_UC[index] = self.add_shallow(x_UC[index], batch.tables[index].row_id)
         x_NC = [
-            time((row(table) if kept is None else kept.rows(index, row, table))[table.row_index], table.time)
-            for index, (row, time, table) in enumerate(zip(self.rows, self.times, batch.tables, strict=True))
+            time(x[table.row_index], table.time) for x, time, table in zip(x_UC, self.times, batch.tables, strict=True)
         ]
         if batch.readout is not None and self.mark is not None:
             seeds, others = x_NC[batch.seed_type].tensor_split([batch.num_seeds])
@@ -69,13 +86,15 @@ class RelationalModel(nn.Module):
     def convolve(self, batch: Batch | PairBatch, x_NC: list[Tensor]) -> Tensor:
         """Return the seeds' outputs [B, O] from encoded nodes.
 
-        Of a pair: the scores [B, 2] of the destination to be preferred and of the other, inner products of the outputs.
+        Of a pair: the scores [B, 1 + B] of the source's own destination and of all that are to be avoided, inner
+        products of the outputs.
         With a readout: the outputs [n, O] of all nodes of that type.
         """
         if isinstance(batch, PairBatch):
             num_types = len(batch.src.tables)
-            src_BO, dst_BO = self.convolve(batch.src, x_NC[:num_types]), self.convolve(batch.dst, x_NC[num_types:])
-            return torch.stack([(src_BO * its).sum(dim=1) for its in dst_BO.tensor_split(2)], dim=1)
+            src_BO, dst_DO = self.convolve(batch.src, x_NC[:num_types]), self.convolve(batch.dst, x_NC[num_types:])
+            own_BO, avoided_BO = self.add_shallow(dst_DO, batch.dst.seed_rows).tensor_split(2)
+            return torch.cat([(src_BO * own_BO).sum(dim=1, keepdim=True), src_BO @ avoided_BO.T], dim=1)
         for layer, topology in zip(self.layers, batch.layers, strict=True):
             x_NC = layer(topology, x_NC)
         if batch.readout is not None:
@@ -85,6 +104,10 @@ class RelationalModel(nn.Module):
     def read_out(self, x_NC: Tensor, num: int) -> Tensor:
         """Return the outputs [num, O] of the first nodes of a type: its seeds, or all that are scored."""
         return self.head(x_NC[:num])
+
+    def add_shallow(self, x_DC: Tensor, row: Tensor) -> Tensor:
+        """Add to each of D rows i64[D] of the destination table, to its encoding or its output, its own vector."""
+        return x_DC if self.shallow is None else x_DC + self.shallow(row)
 
     def prepare(self, batch: Batch | PairBatch) -> None:
         """Make what the layers derive from a batch's topologies, once a batch, outside of what torch_compile sees."""

@@ -10,8 +10,8 @@
   strategy is ``full``, or degree <= k. Else ``last`` takes the last k of the prefix in list order, and ``uniform``
   takes the positions ``permute(key, degree, i)`` for i = 0..k - 1, in that order (``permute.py``), with
   key = absorb(0, run seed, epoch, split, seed row, h, relation, expanded node). The split counts in the order of
-  ``SPLITS``, the seed row is the row of the seed table, the relation its position in the spec: what a seed draws
-  depends neither on the batch around it nor on workers, threads, devices or backends.
+  ``SPLITS``, the seed row is the row of the seed table, or its key there, the relation its position in the spec: what a
+  seed draws depends neither on the batch around it nor on workers, threads, devices or backends.
 - **Expansion.** Hop 0 is the seed. Hop h expands, over every relation into their type, the nodes that hop h - 1
   added; a relation with ``max_depth`` only while h <= max_depth. Each seed owns its subgraph, in which a row of a
   table stands once: drawing it again adds an edge, not a node. A seed row that stands twice in a batch gives two
@@ -94,7 +94,7 @@ class TemporalSampler:
             self.spec.strategy == "last",
             key,
             batch.type_index,
-            batch.row[first:end],
+            batch.key[first:end],
             batch.node[first:end],
             batch.cut[first:end],
             slots.slot,

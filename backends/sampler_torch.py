@@ -55,7 +55,7 @@ class TorchTemporalSampler:
         """Return the subgraph around ``rows`` i64[B] of the seed table; ValueError for seeds that do not exist."""
         csr = self.csr
         batch = select_seeds(csr, self.spec, seeds, rows)
-        seed_key = absorb_tensor(batch_key(self.run_seed, epoch, split), self._on_device(batch.row))
+        seed_key = absorb_tensor(batch_key(self.run_seed, epoch, split), self._on_device(batch.key))
         cut = self._on_device(batch.cut >> 32)
         nodes, edges = self._seed_nodes(batch), []
         for hop, limit in enumerate(hop_limits(self.spec), start=1):

@@ -108,7 +108,8 @@ class ModelSpec:
     input to its output. ``aggregation``, ``heads``, ``bases`` (rgcn; null: a full matrix a relation) and ``inner``
     (homogeneous: the layer on the folded graph) are read by the families that say so. ``link`` is read by
     recommendation: ``two_tower`` embeds sources and destinations apart and ranks by inner product; ``id_aware`` scores
-    the destinations inside the marked source's own neighbourhood.
+    the destinations inside the marked source's own neighbourhood. With ``shallow`` two towers also learn a vector of
+    its own for each destination row (``Destinations``); without, they know it by its features and neighbours alone.
     """
 
     family: str = "sage"
@@ -124,6 +125,7 @@ class ModelSpec:
     dropout: float = 0.0
     conv: str = "native"
     link: str = "two_tower"
+    shallow: bool = True
 
     def __post_init__(self) -> None:
         family = find_family(self.family)
@@ -137,6 +139,8 @@ class ModelSpec:
             _one_of(f"model.{place}", value, allowed)
         for place, count in (("channels", self.channels), ("layers", self.layers), ("heads", self.heads)):
             _at_least(f"model.{place}", count, 1)
+        if self.link == "id_aware" and not self.shallow:
+            raise ValueError("model.shallow=False with model.link='id_aware', which does not read it; allowed is true")
         _at_least("model.encoder_layers", self.encoder_layers, 1)
         _at_least("model.bases", 1 if self.bases is None else self.bases, 1)
         if not 0 <= self.dropout < 1:
@@ -156,6 +160,18 @@ class ModelSpec:
             raise ValueError(
                 f"model.conv='stock': every library's own {self.family} layer is the function; allowed is native"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destinations:
+    """The table whose rows get a vector each from two towers: its position among the node types, and its rows.
+
+    With Adam that takes 16 bytes a row and channel in float32 (weight, gradient, two moments), and 4 more for the
+    weights of the best point; every step updates all of them.
+    """
+
+    type_index: int
+    num_rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

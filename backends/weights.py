@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from backends.base import Backend, Place, load_backend
 from backends.families import find_family
 from backends.model import RelationalModel, is_defined_here
-from backends.spec import ModelSpec
+from backends.spec import Destinations, ModelSpec
 from tasks.graph import GraphSchema
 
 
-def canonical_weights(spec: ModelSpec, schema: GraphSchema, *, seed: int, num_outputs: int = 1) -> dict[str, Tensor]:
+def canonical_weights(
+    spec: ModelSpec, schema: GraphSchema, *, seed: int, num_outputs: int = 1, destinations: Destinations | None = None
+) -> dict[str, Tensor]:
     """Draw the weights of a model as float32 tensors by canonical name (those of the reference backend).
 
     Every module with parameters of its own is reset under a generator seeded by ``seed`` and the module's name, so each
@@ -27,7 +29,7 @@ def canonical_weights(spec: ModelSpec, schema: GraphSchema, *, seed: int, num_ou
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # manual_seed seeds these too
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        model = RelationalModel(load_backend("reference"), spec, schema, num_outputs)
+        model = RelationalModel(load_backend("reference"), spec, schema, num_outputs, destinations)
         for name, module in model.named_modules():
             reset = getattr(module, "reset_parameters", None)
             if reset is not None and next(module.parameters(recurse=False), None) is not None:
@@ -36,9 +38,11 @@ def canonical_weights(spec: ModelSpec, schema: GraphSchema, *, seed: int, num_ou
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def native_places(backend: Backend, spec: ModelSpec, schema: GraphSchema) -> dict[str, tuple[Place, ...]]:
+def native_places(
+    backend: Backend, spec: ModelSpec, schema: GraphSchema, *, destinations: Destinations | None = None
+) -> dict[str, tuple[Place, ...]]:
     """Map every canonical name to its places in the model of a backend, convolutions through the family's map."""
-    reference = RelationalModel(load_backend("reference"), spec, schema)
+    reference = RelationalModel(load_backend("reference"), spec, schema, destinations=destinations)
     shared = is_defined_here(backend, spec)
     layer_map = {} if shared else find_family(spec.family).module(backend.name).parameter_map(spec, schema)
     places = {}
@@ -113,9 +117,11 @@ def build_model(
     device: torch.device,
     dtype: torch.dtype,
     num_outputs: int = 1,
+    destinations: Destinations | None = None,
 ) -> RelationalModel:
     """Build a model with the canonical weights of a seed."""
-    model = RelationalModel(backend, spec, schema, num_outputs).to(device=device, dtype=dtype)
-    weights = canonical_weights(spec, schema, seed=seed, num_outputs=num_outputs)
-    load_canonical(model, weights, native_places(backend, spec, schema), complete=spec.conv != "stock")
+    model = RelationalModel(backend, spec, schema, num_outputs, destinations).to(device=device, dtype=dtype)
+    weights = canonical_weights(spec, schema, seed=seed, num_outputs=num_outputs, destinations=destinations)
+    places = native_places(backend, spec, schema, destinations=destinations)
+    load_canonical(model, weights, places, complete=spec.conv != "stock")
     return model

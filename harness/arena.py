@@ -25,7 +25,7 @@ from backends.tensors import to_array
 from backends.weights import build_model, native_places, read_canonical
 from harness.config import TrainConfig
 from harness.gate_batches import HeldOut, permute_edges, permute_pair
-from harness.objective import Objective, head_width, objective_of
+from harness.objective import Objective, destinations_of, head_width, objective_of
 from harness.train import make_optimizer, train_step
 from tasks.metrics import evaluate
 from tasks.task import TaskSpec
@@ -107,6 +107,7 @@ class Arena:
         key = (spec.name, self.model, self.dtype, self.seed)
         if key not in self.arms:
             backend, schema = load_backend(spec.name), self.task.graph.schema
+            destinations = destinations_of(self.task, self.model)
             model = build_model(
                 backend,
                 self.model,
@@ -115,6 +116,7 @@ class Arena:
                 device=self.device,
                 dtype=self.dtype,
                 num_outputs=head_width(self.task, self.model),
+                destinations=destinations,
             )
             model.eval()  # dropout draws differ with the order of relations; the gate is about the function
             break_ties(model, self.model)
@@ -123,7 +125,7 @@ class Arena:
                 graph=backend.compile_graph(self.task.graph, self.device),
                 model=model,
                 start={name: value.clone() for name, value in model.state_dict().items()},
-                places=native_places(backend, self.model, schema),
+                places=native_places(backend, self.model, schema, destinations=destinations),
             )
         return self.arms[key]
 

@@ -144,7 +144,9 @@ def build_arm(config: TrialConfig, folder: Path, what: str, *, bare: bool = Fals
     graph, seeds = backend.compile_graph(task.graph, device), task.split.train
     sampler = make_sampler(task.graph, config.sampler, config.seed, device)
     feed = make_feed(config, backend, graph, task, sampler)
-    of_training = training_batches(len(seeds), config.train.batch_size, seed=config.seed, epochs=itertools.count())
+    of_training = training_batches(
+        len(seeds), config.train.batch_size, seed=config.seed, epochs=itertools.count(), together=feed.together
+    )
     parts = list(itertools.islice(of_training, NUM_BATCHES))
     batches = [feed.batch("train", rows, epoch) for epoch, rows in parts]
     drawn = [feed.draw("train", rows, epoch) for epoch, rows in parts] if what == "batch" else []

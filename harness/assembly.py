@@ -13,7 +13,7 @@ from backends.pipeline import make_pipeline
 from backends.weights import build_model
 from harness.config import TrialConfig
 from harness.feed import Feed
-from harness.objective import head_width
+from harness.objective import destinations_of, head_width
 from harness.precision import autocast_dtype
 from tasks.task import TaskSpec
 
@@ -60,6 +60,7 @@ def make_model(
         device=torch.device(config.measure.device),
         dtype=dtype or getattr(torch, config.measure.dtype),
         num_outputs=head_width(task, config.model),
+        destinations=destinations_of(task, config.model),
     )
     model.autocast = autocast_dtype(config.measure)
     return model

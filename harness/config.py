@@ -40,6 +40,7 @@ _LATER: Final[dict[tuple[str, ...], Any]] = {
     ("dataset", "directions"): "both",
     ("dataset", "null_indicators"): True,
     ("train", "target"): None,
+    ("model", "shallow"): True,  # two towers alone read it, and had none
 }
 
 

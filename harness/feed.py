@@ -38,6 +38,12 @@ class Feed:
     pipeline: NativePipeline | None = None
     link: str = "two_tower"
 
+    @property
+    def together(self) -> Int64Array | None:
+        """Return what the training seeds of a batch are to share: of two towers the time, i64[S]; else nothing."""
+        two_towers = self.task.destination is not None and self.link == "two_tower"
+        return self.task.split.train.time if two_towers else None
+
     def batch(self, split: Split, rows: Int64Array, epoch: int = 0) -> Batch | PairBatch:
         """Sample and build the batch of some rows of a split."""
         if self.pipeline is None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backends.spec import ModelSpec
+from backends.spec import Destinations, ModelSpec
 from tasks.task import TaskSpec
 
 
@@ -33,6 +33,14 @@ class Objective(Protocol):
 def head_width(task: TaskSpec, model: ModelSpec) -> int:
     """Return how many outputs a model has: those of the task, or the width of what two towers multiply."""
     return model.channels if task.destination is not None and model.link == "two_tower" else task.num_outputs
+
+
+def destinations_of(task: TaskSpec, model: ModelSpec) -> Destinations | None:
+    """Return the table whose rows get a vector each: that of two towers, unless the model goes without."""
+    if task.destination is None or model.link != "two_tower" or not model.shallow:
+        return None
+    index = task.graph.schema.node_types.index(task.destination)
+    return Destinations(type_index=index, num_rows=task.graph.tables[index].num_rows)
 
 
 def objective_of(task: TaskSpec, link: str = "two_tower", *, standardise: bool = True) -> Objective:
@@ -95,14 +103,14 @@ class Multilabel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoTower:
-    """Ranking: of two scores [B, 2], that of the linked destination is to be above the other's; the scores out.
+    """Ranking: of scores [B, 1 + B] the first is to be above those that ``target`` [B, B] marks; the scores out.
 
-    The mean of -log sigmoid(difference), as in RelBench's two-tower recipe (Bayesian personalised ranking).
+    The mean of -log sigmoid(difference): Bayesian personalised ranking, which RelBench's own example trains on too.
     """
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the mean loss; the order of the two scores is the target."""
-        return F.softplus(output[:, 1] - output[:, 0]).mean()
+        """Return the mean loss over the marked pairs; zero where none is."""
+        return (F.softplus(output[:, 1:] - output[:, :1]) * target).sum() / target.sum().clamp(min=1.0)
 
     def predict(self, output: Tensor) -> Tensor:
         """Return the scores as they are: ``ranking.py`` predicts."""

@@ -162,6 +162,11 @@ def _check_kind(config: TrialConfig, task_type: str) -> None:
             f"sampler.kind='native' with task {config.task!r}, a recommendation, whose towers the shared sampler "
             "feeds: allowed is shared"
         )
+    if task_type == "recommendation" and config.scenario.name == "inference":
+        raise ValueError(
+            f"scenario=inference with task {config.task!r}, a recommendation, which ranks: allowed is a task about one "
+            "entity"
+        )
     if task_type == "recommendation" and config.sampler.padding is not None:
         raise ValueError(
             f"sampler.padding={config.sampler.padding!r} with task {config.task!r}, a recommendation, whose batches "
@@ -171,6 +176,11 @@ def _check_kind(config: TrialConfig, task_type: str) -> None:
         raise ValueError(
             f"model.link={config.model.link!r} with task {config.task!r} of type {task_type}: only recommendation "
             "reads it; allowed is two_tower"
+        )
+    if task_type != "recommendation" and not config.model.shallow:
+        raise ValueError(
+            f"model.shallow=False with task {config.task!r} of type {task_type}: only recommendation reads it; allowed "
+            "is true"
         )
 
 

@@ -50,9 +50,9 @@ def _tower_scores(
     assert task.destination is not None
     time = np.full(len(allowed), seeds.time[rows[0]])
     table = SeedTable(entity=task.destination, node=allowed, time=time, target=np.zeros(len(allowed)))
-    dst_DO = torch.cat(
-        [_embed(model, feed, table, part, split) for part in _parts(np.arange(len(allowed)), batch_size)]
-    )
+    parts = _parts(np.arange(len(allowed)), batch_size)
+    dst_DO = torch.cat([_embed(model, feed, table, part, split) for part in parts])
+    dst_DO = model.add_shallow(dst_DO, to_tensor(allowed, dst_DO.device))
     for part in _parts(rows, batch_size):
         yield part, _embed(model, feed, seeds, part, split) @ dst_DO.T
 

@@ -72,8 +72,8 @@ def measure_split(
             step(epoch, rows)
         return {name: seconds for name, seconds in log.seconds.items() if name != UNNAMED}
 
-    num_rows = len(feed.task.split.train)
-    batches = training_batches(num_rows, config.batch_size, seed=seed, epochs=count(config.epochs))
+    num_rows, epochs = len(feed.task.split.train), count(config.epochs)
+    batches = training_batches(num_rows, config.batch_size, seed=seed, epochs=epochs, together=feed.together)
     wholes, parts = [], []
     model.train()
     try:

@@ -97,7 +97,8 @@ def train(
     ``on_step(done, total)`` is called after each step, off the clock. Raises DivergedError for a loss or prediction
     that is not finite.
     """
-    rows = training_batches(len(feed.task.split.train), config.batch_size, seed=seed, epochs=range(config.epochs))
+    num_rows, epochs = len(feed.task.split.train), range(config.epochs)
+    rows = training_batches(num_rows, config.batch_size, seed=seed, epochs=epochs, together=feed.together)
     with prefetched(lambda its: feed.batch("train", its[1], its[0]), rows, ahead=config.prefetch) as batches:
         return _train(model, feed, config, batches, phases or PhaseLog(feed.device), on_step)
 

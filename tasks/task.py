@@ -35,13 +35,14 @@ class SeedTable:
     """S questions: ``node`` i64[S] rows of table ``entity``, asked at ``time`` i64[S] seconds.
 
     ``target`` is f64[S], values or class codes, or f64[S, L] of 0 and 1 for L labels, or f64[S, M] of up to M rows of
-    the destination table, ``NO_LINK`` after the last.
+    the destination table, ``NO_LINK`` after the last. A sampler tells seeds apart by ``key`` i64[S]; None: by row.
     """
 
     entity: str
     node: Int64Array
     time: Int64Array
     target: npt.NDArray[np.float64]
+    key: Int64Array | None = None
 
     def __len__(self) -> int:
         return len(self.node)

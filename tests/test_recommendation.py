@@ -23,7 +23,7 @@ from harness.config import TrainConfig
 from harness.draw import draw, draw_destinations
 from harness.feed import Feed
 from harness.gate_batches import sample_batches, sample_held_out
-from harness.objective import IdAware, TwoTower, head_width
+from harness.objective import IdAware, TwoTower, destinations_of, head_width
 from harness.plan import plan_trials
 from harness.ranking import rank_destinations
 from tasks.graph import reverse_of
@@ -191,9 +191,11 @@ def test_a_pair_asks_both_towers_at_the_same_time(stores: TaskSpec) -> None:
 
 
 def test_losses_by_hand() -> None:
-    """Two towers want the first score above the second; the id-aware head wants each node's own label."""
-    output = torch.tensor([[2.0, 1.0], [0.0, 0.0]])
-    assert TwoTower().loss(output, torch.zeros(2)).item() == pytest.approx((np.log1p(np.exp(-1)) + np.log(2)) / 2)
+    """Two towers want the first score above those that are marked; the id-aware head wants each node's own label."""
+    output = torch.tensor([[2.0, 1.0, 2.0], [0.0, 9.0, 0.0]])
+    apart = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    assert TwoTower().loss(output, apart).item() == pytest.approx((np.log1p(np.exp(-1)) + 2 * np.log(2)) / 3)
+    assert TwoTower().loss(output, torch.zeros(2, 2)).item() == 0.0
     assert IdAware().loss(torch.zeros(3, 1), torch.tensor([1.0, 0.0, 1.0])).item() == pytest.approx(np.log(2))
     assert IdAware().loss(torch.zeros(0, 1), torch.zeros(0)).item() == 0.0
 
@@ -225,6 +227,7 @@ def test_rankings_know_every_candidate_of_the_time_and_no_other(link: str, visit
         device=CPU,
         dtype=torch.float64,
         num_outputs=head_width(visits, spec),
+        destinations=destinations_of(visits, spec),
     )
     model.eval()
     with torch.no_grad():
@@ -318,6 +321,9 @@ def test_the_mark_makes_the_source_known_to_its_destinations(visits: TaskSpec) -
         (["task=customer-stores", "sampler.kind=native"], "a recommendation, whose towers the shared sampler feeds"),
         (["task=customer-stores", "model.link=id_aware", "sampler.blocks=true"], "reads nodes that blocks leave out"),
         (["task=customer-stores", "model.link=both"], "model.link='both': allowed are two_tower, id_aware"),
+        (["task=customer-stores", "scenario=inference"], "a recommendation, which ranks: allowed is a task about one"),
+        (["task=customer-churn", "model.shallow=false"], "only recommendation reads it; allowed is true"),
+        (["task=customer-stores", "model.shallow=false"], "model.shallow=False with model.link='id_aware'"),
     ],
 )
 @pytest.mark.usefixtures("own_cache")

@@ -166,7 +166,7 @@ def score(
     """Score a whole split: (metrics, predictions f64[S] or f64[S, O], or rows f64[S, k] of a ranking).
 
     The same weights give the same scores on every call. Each row of a table is encoded once, however many batches show
-    it; not so in a ranking, a compiled model or padded batches.
+    it; not so in a compiled model or padded batches.
     """
     training = model.training
     model.eval()

@@ -23,10 +23,12 @@ the ``degree!`` permutations with the same probability: first draws and ordered 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from tasks.graph import Int64Array
 
 ROUNDS: Final[int] = 12
 
@@ -78,6 +80,13 @@ def absorb_tensor(state: Tensor | int, word: Tensor) -> Tensor:
     z = (z ^ z >> 30 & 2**34 - 1) * signed(MIX_1)
     z = (z ^ z >> 27 & 2**37 - 1) * signed(MIX_2)
     return z ^ z >> 31 & 2**33 - 1
+
+
+def absorb_array(state: Int64Array | int, word: Int64Array) -> Int64Array:
+    """Do ``absorb`` on int64 arrays, elementwise: the same operators."""
+    mix: Any = absorb_tensor
+    absorbed: Int64Array = mix(state, word)
+    return absorbed
 
 
 def permute_tensor(key: Tensor, degree: Tensor, position: Tensor, *, rounds: int = ROUNDS) -> Tensor:

@@ -12,12 +12,11 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from backends.csr import Sampler
 from backends.mirror import mirror_edges
-from backends.permute import absorb_tensor
+from backends.permute import absorb_array
 from backends.sampler import batch_key
 from backends.subgraph import NodeSet, PairSubgraph, Subgraph
 from backends.tensors import to_array, to_tensor
@@ -101,6 +100,7 @@ def _chances(rows: Int64Array, split: Split, epoch: int, run_seed: int) -> npt.N
 
     The sampler's draws absorb hops from 1 on where this absorbs ``_LINKS``, so the two never meet.
     """
-    seed_key = absorb_tensor(absorb_tensor(batch_key(run_seed, epoch, split), to_tensor(rows)), torch.tensor(_LINKS))
-    word = absorb_tensor(seed_key[:, None], torch.arange(1 + _TRIES))
-    return to_array((word >> 11 & 2**53 - 1).double() * 2.0**-53)
+    seed_key = absorb_array(absorb_array(batch_key(run_seed, epoch, split), rows), np.array([_LINKS]))
+    word = absorb_array(seed_key[:, None], np.arange(1 + _TRIES))
+    chance: npt.NDArray[np.float64] = (word >> 11 & 2**53 - 1).astype(np.float64) * 2.0**-53
+    return chance

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from backends import sampler_kernel
-from backends.permute import GAMMA, MIX_1, MIX_2, absorb, absorb_tensor, permute, permute_tensor, signed, splitmix64
+from backends.permute import (
+    GAMMA,
+    MIX_1,
+    MIX_2,
+    absorb,
+    absorb_array,
+    absorb_tensor,
+    permute,
+    permute_tensor,
+    signed,
+    splitmix64,
+)
 
 WORDS = st.integers(-(2**63), 2**63 - 1)
 NUM_KEYS = 40_000
@@ -124,3 +135,11 @@ def test_three_rounds_fail_the_test_of_pairs(degree: int) -> None:
 def test_one_round_fails_the_test_of_first_draws() -> None:
     """The other twin: a single round leaves part of the first draw in place."""
     assert p_value_of_first_draws(8, 1) < P_VALUE
+
+
+def test_arrays_absorb_as_integers_do() -> None:
+    """Negative words and states included, and without a warning where a product wraps."""
+    words = np.array([-3, 0, 5, 2**62])
+    found = absorb_array(signed(absorb(0, 9)), words)
+    assert found.tolist() == [signed(absorb(0, 9, int(word))) for word in words]
+    assert absorb_array(found, words).tolist() == [signed(absorb(0, 9, int(word), int(word))) for word in words]

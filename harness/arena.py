@@ -1,6 +1,7 @@
 """What every backend of the gate runs through: the same weights, batches, optimiser steps and validation rows.
 
-Guarantees: every run starts from the weights of the seed, whatever ran before it; models and batches are built when
+Guarantees: every run starts from the weights of the seed, whatever ran before it; models train and score in the modes
+in which trials do, without dropout, whose draws differ with the order of relations; models and batches are built when
 first asked for, and kept. Whether what comes out is the same is ``harness/parity.py``'s question.
 """
 
@@ -110,7 +111,7 @@ class Arena:
             destinations = destinations_of(self.task, self.model)
             model = build_model(
                 backend,
-                self.model,
+                dataclasses.replace(self.model, dropout=0.0),
                 schema,
                 seed=self.seed,
                 device=self.device,
@@ -118,7 +119,6 @@ class Arena:
                 num_outputs=head_width(self.task, self.model),
                 destinations=destinations,
             )
-            model.eval()  # dropout draws differ with the order of relations; the gate is about the function
             break_ties(model, self.model)
             self.arms[key] = Arm(
                 backend=backend,
@@ -139,8 +139,13 @@ class Arena:
                 del its.batches[key]
 
     def fresh(self, spec: BackendSpec) -> RelationalModel:
-        """Return a backend's model with the weights of the seed."""
+        """Return a backend's model with the weights of the seed, in training mode.
+
+        In evaluation mode a library's layers may leave out what no seed needs, and an optimiser tells no gradient from
+        one of zero.
+        """
         arm = self.arm(spec)
+        arm.model.train()
         arm.model.load_state_dict(arm.start)
         if self.nudge is not None:
             generator = torch.Generator().manual_seed(self.nudge)
@@ -170,7 +175,7 @@ class Arena:
 
         They come as a trial's do: from a call of the model.
         """
-        return {"seeds": seed_outputs(self.fresh(spec), self.batch(spec, 0), autocast=autocast)}
+        return {"seeds": seed_outputs(self.fresh(spec).eval(), self.batch(spec, 0), autocast=autocast)}
 
     def run(self, spec: BackendSpec) -> Trace:
         """Train twenty steps and look at losses, outputs, weights and the metric."""
@@ -184,6 +189,7 @@ class Arena:
         optimizer = make_optimizer(model, self.train)
         batches = [self.batch(spec, index) for index in range(len(self.subgraphs))]
         losses = [train_step(model, optimizer, objective, batch) for batch in batches]
+        model.eval()
         with torch.no_grad():
             output = objective.predict(batches[-1].of_seeds(model(batches[-1])))
         return Trace(

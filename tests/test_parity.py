@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backends.base import load_backend
 from backends.families import BUILT_IN
+from backends.model import RelationalModel
 from backends.parity import TOLERANCE, compare_passes, max_rel_diff, run_pass, shared_by
 from backends.spec import BackendSpec, Layout, ModelSpec, SamplerSpec
 from backends.weights import build_model
 from harness import arena as arena_module
-from harness import parity
+from harness import gate_batches, parity
 from harness.arena import Arena
 from harness.config import TrainConfig
 from harness.gate_batches import permute_edges, sample_batches, sample_held_out
@@ -160,6 +161,22 @@ def test_one_pass_is_green_on_rel_f1(name: str, rel_f1: object) -> None:
     for backend in BOTH:
         rows = compare_passes(SPEC, backend, torch.float64, first, its.single_pass(backend))
         assert [row for row in rows if not row.ok] == []
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_batches_that_lack_a_type_train_alike(mode: str, rel_f1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no driver of a batch has qualified, weights of qualifying go on by Adam's momentum; not in evaluation mode.
+
+    There a library's layers leave such relations out: no gradient, where the reference has one of zero.
+    """
+    monkeypatch.setattr(gate_batches, "BATCH_SIZE", 1)
+    task = load_task(rel_f1, "driver-position")
+    its = replace(arena(task, torch.float64), subgraphs=sample_batches(task, SAMPLER, 0), arms={})
+    assert {len(drawn.nodes["qualifying"].node_id) > 0 for drawn, _ in its.subgraphs} == {True, False}
+    monkeypatch.setattr(RelationalModel, "train", lambda model, on=True: nn.Module.train(model, on and mode == "train"))
+    for backend in BOTH:
+        difference = its.run(backend).differences(its.run(REFERENCE))["weights"]
+        assert difference <= 1e-9 if mode == "train" else difference > 1e-3
 
 
 @pytest.mark.parametrize("library", ["pyg", "dgl"])

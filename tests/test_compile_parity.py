@@ -101,6 +101,7 @@ def test_parity_of_a_model_that_was_not_compiled_is_none(club: Path, monkeypatch
         assert f"could not be compared: in float64 {said}" in verdict_of({"parity": found})["reason"]
 
 
+@pytest.mark.slow
 def test_parity_looks_at_autocast_where_a_trial_has_it(club: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs under autocast have a row with the gate's bar, which alone is red where the compiler errs there alone."""
     plant(monkeypatch, lambda: torch.is_autocast_enabled("cpu"))
@@ -160,6 +161,7 @@ def test_parity_at_the_end_of_a_race_harms_neither_arm(club: Path) -> None:
     assert [arm.leg(2).units for arm in arms] == [2, 2]
 
 
+@pytest.mark.slow
 def test_counts_of_a_model_without_code_come_with_parity_and_blockers(club: Path) -> None:
     """A compiler that generates no code is asked in the trial's own process, and another function is an error."""
     its = Small(club, "backend=reference", *TRACED)

@@ -361,6 +361,7 @@ def test_calibration_is_one_machine_s(tmp_path: Path, monkeypatch: pytest.Monkey
         find_calibration(environment)
 
 
+@pytest.mark.slow
 def test_duel_of_two_libraries_from_the_command_line(tmp_path: Path) -> None:
     """A process races both libraries after their gate: the JSON document holds what others rely on."""
     sides = ["a.backend=pyg", "b.backend=dgl", *SMALL, "train.batch_size=16"]

@@ -65,6 +65,7 @@ def test_retry_runs_failures_again_and_deletes_nothing(tmp_path: Path, monkeypat
     assert json.loads(retired.read_text())["reason"] == "killed by SIGKILL"
 
 
+@pytest.mark.slow
 def test_two_sweeps_into_one_store_at_once_share_the_work(tmp_path: Path) -> None:
     """Two real sweeps of one plan: both end well, every trial has one record, and none ran twice."""
     arguments = ["sweep", "demo", "task=customer-churn", *SMALL, "--store", str(tmp_path), "--json"]

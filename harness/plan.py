@@ -33,7 +33,7 @@ from tasks.folder import data_fingerprint
 from tasks.task import METRIC_OF
 
 #: Settings, and groups of them as overrides name them, that a label has words for.
-_IN_LABEL: Final = ("task", "model", "model.family", "backend", "backend.name", "compile", "seed")
+_IN_LABEL: Final = ("task", "task.name", "model", "model.family", "backend", "backend.name", "compile", "seed")
 _GATE_VERSIONS: Final = ("torch", "torch_geometric", "dgl", "pytorch-frame")
 
 

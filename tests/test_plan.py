@@ -204,9 +204,13 @@ def test_a_recorded_plan_is_looked_up_in_one_pass(tmp_path: Path, monkeypatch: p
 def test_trials_of_a_plan_are_told_apart() -> None:
     """What a sweep varies stands in each trial's label, if no word of it is there; a path never does."""
     words = ["dataset=shop", "dataset.scale=0.1", "backend=pyg,dgl", "sampler.fanout=[4],[8]", "model.layers=1"]
-    labels = {trial.label for trial in plan_trials(expand(words))}
+    tasks = ("customer-churn", "customer-spend")
+    labels = {trial.label for trial in plan_trials(expand([*words, f"task.name={','.join(tasks)}"]))}
     assert labels == {
-        f"customer-churn · sage · {name} · seed 0 · fanout=[{num}]" for name in ("pyg", "dgl") for num in (4, 8)
+        f"{task} · sage · {name} · seed 0 · fanout=[{num}]"
+        for task in tasks
+        for name in ("pyg", "dgl")
+        for num in (4, 8)
     }
     (alone,) = plan_trials(expand([*words[:2], "backend=pyg", "sampler.fanout=[4]", "model.layers=1"]))
     assert alone.label == "customer-churn · sage · pyg · seed 0"

@@ -131,8 +131,6 @@ def run_inference(
     files = read_task(folder, config.task)
     phases.enter("fit")
     task = fit_task(files, **config.dataset.build_options())
-    if task.destination is not None:
-        raise ValueError(f"scenario=inference with task {task.name!r}, which ranks: allowed is a task about one entity")
     server = Server(config, task, config.backend, phases)
     phases.enter("first_answer")
     server.answer(server.request(0, 1))

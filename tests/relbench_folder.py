@@ -24,6 +24,21 @@ START_S = 1_577_836_800
 VAL_TIME, TEST_TIME = "2020-03-01", "2020-04-01"
 
 
+def recommendation_manifest(name: str, table: str, key: str, *, eval_k: int) -> dict[str, Any]:
+    """Return the manifest of a task that recommends rows of a table to members."""
+    return {
+        "name": name,
+        "kind": "external",
+        "task_type": "recommendation",
+        "src_entity_table": "members",
+        "src_entity_col": "member_id",
+        "dst_entity_table": table,
+        "dst_entity_col": key,
+        "time_col": "asked_at",
+        "eval_k": eval_k,
+    }
+
+
 def stamps(days: list[float | None], unit: str = "us", tz: str | None = None) -> pa.Array:
     """Return instants so many days after ``START_S`` as an Arrow array of one unit."""
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 from relbench.metrics import map as relbench_map
-from relbench_folder import TASK, Folder, stamps
+from relbench_folder import TASK, Folder, recommendation_manifest, stamps
 
 import harness.draw
 from backends.base import load_backend
@@ -46,17 +46,7 @@ def spec_of(link: str) -> ModelSpec:
 def visits_folder(**labels: list[list[int] | None]) -> Folder:
     """Return the club with a task that recommends visits to members; visit i exists from day i on."""
     folder = Folder()
-    folder.task = {
-        "name": TASK,
-        "kind": "external",
-        "task_type": "recommendation",
-        "src_entity_table": "members",
-        "src_entity_col": "member_id",
-        "dst_entity_table": "visits",
-        "dst_entity_col": "visit_id",
-        "time_col": "asked_at",
-        "eval_k": 3,
-    }
+    folder.task = recommendation_manifest(TASK, "visits", "visit_id", eval_k=3)
     default = {"train": [[10, 12], [25], [11, 30], [3]], "val": [[20, 61], [70]], "test": [[80, 95], [100]]}
     for (split, lists), day in zip((default | labels).items(), (20.0, 60.0, 91.0), strict=True):
         folder.labels[split] = pa.table(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from made_records import make_record
-from relbench_folder import TASK, Folder, stamps
+from relbench_folder import TASK, Folder, recommendation_manifest, stamps
 from small_shop import SMALL
 
 from harness import cli, submission
@@ -336,17 +336,7 @@ def recommending(club: Path, eval_k: int) -> Path:
     pq.write_table(table.set_column(table.column_names.index("room_id"), "room_id", moved), visits)
     folder = club / "tasks" / "rooms"
     folder.mkdir()
-    manifest = {
-        "name": "rooms",
-        "kind": "external",
-        "task_type": "recommendation",
-        "src_entity_table": "members",
-        "src_entity_col": "member_id",
-        "dst_entity_table": "rooms",
-        "dst_entity_col": "room_id",
-        "time_col": "asked_at",
-        "eval_k": eval_k,
-    }
+    manifest = recommendation_manifest("rooms", "rooms", "room_id", eval_k=eval_k)
     (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
     for split, day in (("train", 20.0), ("val", 60.0), ("test", 91.0)):
         lists = {

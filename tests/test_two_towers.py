@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from relbench_folder import TASK, Folder, stamps
+from relbench_folder import TASK, Folder, recommendation_manifest, stamps
+from small_shop import planned
 
 from backends.base import load_backend
 from backends.batch import PairBatch
@@ -37,7 +38,6 @@ from tasks.load import load_task
 from tasks.shop import write_shop
 from tasks.task import NO_LINK, TaskSpec
 from tasks.trivial import trivial_scores
-from tests.small_shop import planned
 
 CPU = torch.device("cpu")
 NUM_MEMBERS, NUM_ROOMS = 48, 12
@@ -62,17 +62,7 @@ def rooms_folder() -> Folder:
         ),
     }
     folder.manifest["tables"]["members"]["fkeys"] = {}
-    folder.task = {
-        "name": TASK,
-        "kind": "external",
-        "task_type": "recommendation",
-        "src_entity_table": "members",
-        "src_entity_col": "member_id",
-        "dst_entity_table": "rooms",
-        "dst_entity_col": "room_id",
-        "time_col": "asked_at",
-        "eval_k": 3,
-    }
+    folder.task = recommendation_manifest(TASK, "rooms", "room_id", eval_k=3)
     asked: dict[str, list[float | None]] = {"train": [20.0, 30.0, 40.0, 50.0], "val": [60.0], "test": [91.0]}
     for split, days in asked.items():
         members = list(range(NUM_MEMBERS)) * len(days)

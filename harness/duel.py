@@ -1,12 +1,15 @@
 """Run a duel: processes one after the other until there are enough, and nothing of it lost.
 
 Guarantees: each process is kept as soon as it ends, and the same command goes on where it stopped, with one more
-attempt at a process that failed; a pair whose gate is missing or red is refused with the reason. What is raced is
-planned before (``duel_plan.py``). No torch.
+attempt at a process that failed; a pair whose gate is missing or red is refused with the reason. What torch.compile
+makes is made once for all processes of a duel that one command runs, for a race is of steady steps: the first of them
+starts cold, and each says what its caches gave it. What is raced is planned before (``duel_plan.py``). No torch.
 """
 
 from __future__ import annotations
 
+import functools
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -128,6 +131,17 @@ def _advance(view: ProgressView, job: Any, done: int, total: int) -> None:
     view.advance(job, 1.0, done / total)
 
 
+def _caches_of(duel_id: str) -> Path:
+    """Return the folder in which the processes of a duel keep what torch.compile makes."""
+    return Path(_kept_until_exit(duel_id).name)
+
+
+@functools.cache
+def _kept_until_exit(duel_id: str) -> tempfile.TemporaryDirectory[str]:
+    """Return a folder of a duel's own, which ends with this process."""
+    return tempfile.TemporaryDirectory(prefix=f"relduel-caches-{duel_id[:8]}-")
+
+
 def _run_together(
     plan: DuelPlan, number: int, timeout_s: float, log: Path, on_step: Callable[[int, int], None]
 ) -> dict[str, Any]:
@@ -142,6 +156,7 @@ def _run_together(
         timeout_s=timeout_s,
         log=log,
         on_progress=on_step,
+        caches=_caches_of(plan.duel_id),
     )
 
 
@@ -164,6 +179,7 @@ def _run_in_turns(
                         threads=_threads(plan),
                         timeout_s=timeout_s,
                         log=log,
+                        caches=_caches_of(plan.duel_id) / name,
                         python=side.python,
                         checkout=side.checkout,
                     )

@@ -40,6 +40,7 @@ class LiveWorker:
         threads: int,
         timeout_s: float,
         log: Path,
+        caches: Path,
         python: str | None,
         checkout: Path | None,
     ) -> None:
@@ -63,7 +64,7 @@ class LiveWorker:
             ),
             encoding="utf-8",
         )
-        environment = child_environment(threads, job_file.with_name("caches"))
+        environment = child_environment(threads, caches)
         root = checkout or Path(__file__).parent.parent
         environment["PYTHONPATH"] = str(root)
         with log.open("ab") as output:

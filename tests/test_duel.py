@@ -374,6 +374,33 @@ def test_duel_of_two_libraries_from_the_command_line(tmp_path: Path) -> None:
     assert document["a"]["unit_ms"] > 0
 
 
+def test_processes_of_a_duel_share_what_is_compiled_and_with_no_other_duel(
+    tmp_path: Path, plan: DuelPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caches are the duel's, over its looks; in turns each side has its own, for theirs may be another torch."""
+    given: list[Path] = []
+
+    def run_job(job: dict[str, Any], *, caches: Path, **options: Any) -> dict[str, Any]:
+        given.append(caches)
+        return {"status": "timeout", "reason": "late"}
+
+    class Started(duel.WorkerError):
+        def __init__(self, job: dict[str, Any], *, caches: Path, **options: Any) -> None:
+            given.append(caches)
+            raise duel.WorkerError("started")
+
+    monkeypatch.setattr(duel, "run_job", run_job)
+    monkeypatch.setattr(duel, "LiveWorker", Started)
+    other = replace(plan, blocks=plan.blocks + 1)
+    for its, number in ((plan, 0), (plan, 1), (other, 0)):
+        run_processes(its, Store(tmp_path), [number])
+    assert given[0] == given[1] != given[2]
+    assert given[0].is_dir()
+    assert not list(given[0].iterdir())
+    duel._run_in_turns(plan, 0, 9, tmp_path / "log.txt", lambda done, total: None)
+    assert given[3:] == [given[0] / "a"]
+
+
 def test_arms_of_another_interpreter_take_turns(tmp_path: Path, plan: DuelPlan) -> None:
     """Two live workers race in turns; their environments are kept, and a worker that fails is an answer."""
     import sys
@@ -398,7 +425,7 @@ def test_a_worker_that_closes_its_pipe_and_lives_on_is_an_answer(
     closes = "import json, os, sys, time; os.close(json.load(open(sys.argv[1]))['replies']); time.sleep(60)"
     monkeypatch.setattr(turns, "WORKER", ("-c", closes))
     monkeypatch.setattr(turns, "_END_S", 0.2)
-    options: dict[str, Any] = {"threads": 1, "timeout_s": 30, "log": tmp_path / "log.txt"}
+    options: dict[str, Any] = {"threads": 1, "timeout_s": 30, "log": tmp_path / "log.txt", "caches": tmp_path}
     with LiveWorker({}, **options, python=None, checkout=None) as worker:
         with pytest.raises(WorkerError, match=r"the worker ended: it closed its pipe, but lived on for 0\.2 s; killed"):
             worker.read()

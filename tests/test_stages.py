@@ -22,6 +22,7 @@ from harness.commands import staged
 from harness.compile_config import CompileConfig
 from harness.compose import expand
 from harness.duel import BusyDeviceError
+from harness.duel_plan import plan_duel
 from harness.scene import Scene, Unit
 from harness.stage_answers import read_answer, write_answer
 from harness.stage_units import units_of
@@ -94,6 +95,31 @@ def test_the_gpu_sweep_holds_what_is_compiled_against_its_eager_twin(
     assert [str(said).startswith("skipped: compile.mode='reduce-overhead'") for said in skipped] == [True]
     processes = [unit.key.split()[0] for unit in units if unit.kind.startswith("step-compile process")]
     assert len(set(processes)) == len(compiled) - len(skipped)
+
+
+def test_the_races_of_compiling_hold_every_family_against_its_library_as_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyG and DGL, five families each: eager on the library's own layers, compiled in the form that is one graph."""
+    monkeypatch.setattr(plan, "inductor_fault", lambda config: None)
+    raced = [
+        plan_duel([*item.overrides, *stage.sides], what=stage.what)
+        for stage in read_stages("compile-races")
+        for variant in stage.variants
+        for item in expand(variant)
+    ]
+    sides = [(its.a.trial.config, its.b.trial.config) for its in raced]
+    assert len({(b.backend.name, b.model.family) for _, b in sides}) == len(raced) == 2 * 5
+    assert all(a == dataclasses.replace(b, compile=a.compile, backend=a.backend, model=a.model) for a, b in sides)
+    assert {(a.compile.scope, a.backend.ops, a.model.conv) for a, _ in sides} == {("none", "native", "native")}
+    assert {b.compile.scope for _, b in sides} == {"model"}
+    assert {(b.backend.name, b.backend.ops, b.model.conv) for _, b in sides} == {
+        ("pyg", "native", "native"),
+        ("pyg", "traceable", "native"),
+        ("dgl", "library", "primitive"),
+    }
+    small = [units_of(stage, Scene(store=Store(tmp_path))) for stage in read_stages("compile-races", smoke=True)]
+    assert [sum("process" in unit.kind for unit in units) for units in small] == [6, 4, 10]
 
 
 @pytest.mark.parametrize(

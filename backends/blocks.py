@@ -27,6 +27,15 @@ class CategoryEncoder(EmbeddingEncoder):
         return self.emb(torch.where(feat < 0, 0, feat + self.offset + 1))
 
 
+class _Frame(TensorFrame):
+    """A frame whose kinds of column are in pytorch-frame's order already: torch 2.6 cannot trace a list of an Enum."""
+
+    @property
+    def stypes(self) -> list[stype]:
+        """The kinds that are there."""
+        return list(self.feat_dict)
+
+
 class RowEncoder(nn.Module):
     """Encode the distinct rows of one table: pytorch-frame's ResNet over all columns, or one vector if it has none."""
 
@@ -76,7 +85,7 @@ class RowEncoder(nn.Module):
             blocks[stype.embedding] = MultiEmbeddingTensor(
                 num_rows=num_rows, num_cols=num_columns, values=table.text, offset=self.text_offset
             )
-        frame = TensorFrame(feat_dict={kind: blocks[kind] for kind in self.names}, col_names_dict=self.names)
+        frame = _Frame(feat_dict={kind: blocks[kind] for kind in self.names}, col_names_dict=self.names)
         return self.resnet(frame)
 
 

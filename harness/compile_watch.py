@@ -19,6 +19,7 @@ from typing import Any, Final
 import torch
 
 from harness.compile_config import CompileConfig
+from harness.guard_reasons import GuardReasons
 
 #: So many compilations may come between two looks; torch by itself keeps the last 64, and forgets the ones before.
 _MAX_PENDING: Final = 65536
@@ -37,6 +38,7 @@ class CompileWatch:
     events: list[dict[str, Any]] = field(default_factory=list)
     _before: dict[str, Counter[str]] = field(default_factory=dict)
     _breaks_before: int = 0
+    _guards: GuardReasons | None = None
     _by_phase: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
     @staticmethod
@@ -50,6 +52,7 @@ class CompileWatch:
             utils.clear_compilation_metrics()
             watch._before = {name: Counter(its) for name, its in utils.counters.items()}
             watch._breaks_before = len(_break_reasons() or ())
+            watch._guards = None if _metrics_hold_reasons() else GuardReasons()
         return watch
 
     def enter(self, phase: str, step: int | None = None) -> None:
@@ -70,7 +73,12 @@ class CompileWatch:
         if len(metrics) >= _MAX_PENDING:
             raise RuntimeError(f"{_MAX_PENDING} compilations or more in {self.phase}, step {self.step}: lost count")
         utils.clear_compilation_metrics()
-        self.events += [{"phase": self.phase, "step": self.step, **_event(metric)} for metric in metrics]
+        read = [getattr(its, "recompile_reason", None) for its in metrics]
+        reasons = read if self._guards is None else self._guards.of(metrics)
+        self.events += [
+            {"phase": self.phase, "step": self.step, **_event(metric, reason)}
+            for metric, reason in zip(metrics, reasons, strict=True)
+        ]
         for name, count in self._counts().items():
             self._by_phase[name][self.phase] += count - self._by_phase[name].total()
 
@@ -199,8 +207,18 @@ def _break_reasons() -> Sequence[Any] | None:
     return getattr(utils, "graph_break_reasons", None)
 
 
-def _event(metric: Any) -> dict[str, Any]:
-    """Return one compilation from dynamo's metrics; a field that this torch does not have is null."""
+def _metrics_hold_reasons() -> bool:
+    """Tell whether dynamo's metrics say why something was compiled again."""
+    from torch._dynamo import utils
+
+    return hasattr(utils.CompilationMetrics, "recompile_reason")
+
+
+def _event(metric: Any, reason: str | None) -> dict[str, Any]:
+    """Return one compilation from dynamo's metrics; a field that this torch does not have is null.
+
+    ``reason`` is why it is a recompile.
+    """
 
     def get(name: str) -> Any:
         return getattr(metric, name, None)
@@ -214,7 +232,6 @@ def _event(metric: Any) -> dict[str, Any]:
         duration = get("duration_us")
         backend = (backward_us or duration or 0) / 1e6 or get("inductor_compile_time_s")
         whole = backend
-    reason = get("recompile_reason")
     event: dict[str, Any] = {
         "id": get("compile_id"),
         "where": None if get("co_filename") is None else f"{_from_short(get('co_filename'))}:{get('co_firstlineno')}",

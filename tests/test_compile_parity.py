@@ -83,7 +83,7 @@ def test_parity_is_red_where_dynamo_had_come_to_its_limit(
         torch_compile(model, config.compile)
         found = parity_of_trained(config, model, small.feed()) if trained else parity_of(config, club)
     assert found["ok"] is False
-    assert max(row["max_rel_diff"] for row in found["rows"]) == pytest.approx(0.5)
+    assert max(row["max_rel_diff"] for row in found["rows"]) == pytest.approx(0.5, rel=1e-5)  # float32 sums
 
 
 def test_parity_of_a_model_that_was_not_compiled_is_none(club: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What is seen of torch.compile: breaks with lines, recompiles with guards, fallbacks, and all of them counted."""
 
 import json
+import re
 import time
 from pathlib import Path
 from traceback import FrameSummary
@@ -14,6 +15,7 @@ from tracing import breaking, compile_config
 from harness import compile_watch
 from harness.compile_config import CompileConfig
 from harness.compile_watch import CompileWatch, compile_seconds, group_breaks, public_path, shorten
+from harness.guard_reasons import GuardReasons
 
 pytestmark = pytest.mark.usefixtures("fresh_compiler")
 EAGER = CompileConfig()
@@ -77,7 +79,7 @@ def test_breaks_and_fallbacks_are_those_of_their_phase() -> None:
     def double(x: torch.Tensor) -> torch.Tensor:
         return x * 2
 
-    with torch._dynamo.config.patch(recompile_limit=1):
+    with torch._dynamo.config.patch(cache_size_limit=1):
         doubled = torch.compile(double, backend="eager", dynamic=False)
         watch.enter("train", 1)
         torch.compile(breaking, backend="eager")(torch.ones(3))
@@ -97,14 +99,14 @@ def test_hit_limit_is_a_fallback() -> None:
     def double(x: torch.Tensor) -> torch.Tensor:
         return x * 2
 
-    with torch._dynamo.config.patch(recompile_limit=2):
+    with torch._dynamo.config.patch(cache_size_limit=2):
         compiled = torch.compile(double, backend="eager", dynamic=False)
         for size in range(2, 7):
             compiled(torch.ones(size))
     section = watch.section()
     assert (section["graphs"], section["recompiles"], section["fallbacks"]) == (2, 1, 1)
     (failure,) = section["failures"]
-    assert "recompile_limit" in failure["failure"]
+    assert re.search("(recompile|cache_size)_limit", failure["failure"])
     assert "size mismatch" in failure["reason"]
 
 
@@ -113,7 +115,7 @@ def test_no_compilation_is_forgotten(watched: bool, monkeypatch: pytest.MonkeyPa
     """Beyond the bound of torch's own list every recompile counts; what came unseen at once is no smaller count."""
     monkeypatch.setattr(compile_watch, "_MAX_PENDING", 6)
     watch = CompileWatch.start(compile_config(dynamic=False))
-    with torch._dynamo.config.patch(recompile_limit=64):
+    with torch._dynamo.config.patch(cache_size_limit=64):
         compiled = torch.compile(breaking, backend="eager", dynamic=False)
         for step, size in enumerate(range(2, 14)):
             if watched:
@@ -147,3 +149,32 @@ def test_reasons_name_no_path_of_this_machine() -> None:
     stack = [FrameSummary(str(Path(__file__).parents[1] / ".venv/lib/site-packages/pkg/m.py"), 3, "f")]
     (one,) = group_breaks([SimpleNamespace(reason="why", user_stack=stack)] * 2)
     assert one == {"reason": "why", "where": "pkg/m.py:3", "called_from": None, "count": 2}
+
+
+def test_reasons_are_read_off_dynamo_s_lists_where_metrics_hold_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each recompile takes what was written at it: of each older compilation one reason, the last used first."""
+    lists: dict[object, list[str]] = {"before": ["0/0: old"]}
+    monkeypatch.setattr(torch._dynamo.utils, "guard_failures", lists)
+    guards = GuardReasons()
+    lists["before"] += ["0/0: first", "0/0: second", "0/1: not told", "0/2: third", "0/1: not told", "0/0: not told"]
+    lists["other"] = ["7/0: other", "no id: skipped"]
+    kinds = [("0/1", None), ("0/1", False), ("0/2", None), ("7/1", True), ("0/3", None), ("8/0", None), (None, None)]
+    metrics = [SimpleNamespace(compile_id=its, is_forward=forward) for its, forward in kinds]
+    told = ["0/0: first", None, "0/0: second", "7/0: other", "0/2: third", None, None]
+    assert guards.of(metrics) == told
+    assert guards.of(metrics) == [None] * len(metrics)
+
+
+def test_watch_tells_the_reasons_of_torch_2_6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the metrics' own field a recompile has the guard that dynamo put down for it."""
+    monkeypatch.setattr(compile_watch, "_metrics_hold_reasons", lambda: False)
+    written: dict[object, list[str]] = {}
+    monkeypatch.setattr(torch._dynamo.utils, "guard_failures", written)
+    watch = CompileWatch.start(compile_config(dynamic=False))
+    compiled = torch.compile(lambda x: x + 1, backend="eager", dynamic=False)
+    compiled(torch.ones(3))
+    compiled(torch.ones(4))
+    frame = torch._dynamo.utils.get_compilation_metrics()[0].compile_id.partition("/")[0]
+    written["code"] = [f"{frame}/0: the guard that failed"]
+    (found,) = watch.section()["failed_guards"]
+    assert found["reason"] == f"{frame}/0: the guard that failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -88,13 +89,16 @@ def test_dgl_layers_are_one_graph_for_all_batches(family: str) -> None:
 @pytest.mark.filterwarnings("ignore")  # as errors, what dynamo and DGL warn of while tracing would be breaks themselves
 @pytest.mark.parametrize("conv", ["native", "primitive"])
 def test_breaks_of_dgl_s_kernels_are_its_own(conv: str) -> None:
-    """Without custom operators each place that breaks the graph is a line of DGL; none is of how we call it."""
+    """Without custom operators each place that breaks the graph is a line of DGL; none is of how we call it.
+
+    Torch 2.6 puts the context manager that DGL's graph gives down to the line that enters it.
+    """
     watch = CompileWatch.start(CompileConfig(scope="conv", backend="eager", dynamic=True))
     layer, (topology, x_NC) = layer_of(DGL, spec_of("sage", conv, aggregation="max")), inputs_of(DGL)[0]
     torch.compile(layer, dynamic=True, backend="eager")(topology, x_NC)
-    places = {its["where"] for its in watch.section()["breaks"]}
-    assert places
-    assert {place.split("/")[0] for place in places} == {"dgl"}
+    breaks = watch.section()["breaks"]
+    assert breaks
+    assert all(its["where"].startswith("dgl/") or "DGLGraph.local_scope" in its["reason"] for its in breaks)
 
 
 @pytest.mark.parametrize("family", ["rgcn", "hgt"])
@@ -127,7 +131,10 @@ def test_traceable_layers_are_the_same_layers(family: str, options: dict[str, An
             torch.testing.assert_close(one, its, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("family", "cause"), [("rgcn", "aten.nonzero"), ("hgt", "Tensor.item()")])
+@pytest.mark.parametrize(
+    ("family", "cause"),
+    [("rgcn", "aten.nonzero"), ("hgt", r"Tensor\.item\(\)|Dynamic slicing on data-dependent value")],  # torch 2.6
+)
 def test_blockers_are_what_breaks_the_trace(family: str, cause: str) -> None:
     """PyG's own layer breaks the trace by a look at data in the line that the list names; a traceable one does not.
 
@@ -145,7 +152,7 @@ def test_blockers_are_what_breaks_the_trace(family: str, cause: str) -> None:
         with torch.no_grad():  # after a break, torch warns of the gradients of what is no leaf
             told = torch._dynamo.explain(layer)(topology, x_NC)
         breaks = [*torch._dynamo.utils.counters["graph_break"]]
-        assert any(cause in text for text in breaks) == (its is backend)
+        assert any(re.search(cause, text) for text in breaks) == (its is backend)
     stops = {f"{frame.filename}:{frame.lineno}" for reason in told.break_reasons for frame in reason.user_stack}
     assert family == "rgcn" or any(stop.endswith(tuple(where)) for stop in stops)
 

@@ -8,14 +8,18 @@ import pytest
 import torch
 from test_train import CPU, feed_of, task  # noqa: F401 - a fixture
 from torch import Tensor, nn
+from torch_frame import TensorFrame
 
-from backends.batch import Batch
+from backends import blocks
+from backends.batch import Batch, TableInput
+from backends.blocks import RowEncoder
 from backends.encoded import EncodedRows
 from backends.model import RelationalModel
 from backends.spec import ModelSpec
 from backends.weights import build_model
 from harness import train
 from harness.train import Feed, objective_of, score
+from tasks.graph import TableSchema
 
 SPEC = ModelSpec(channels=8, encoder_layers=2, dropout=0.5)
 
@@ -55,6 +59,30 @@ def count_rows(model: RelationalModel) -> list[int]:
 def feed(task: Any) -> Feed:  # noqa: F811
     """Return PyG's feed in float64."""
     return dataclasses.replace(feed_of(task, "pyg"), dtype=torch.float64)
+
+
+def test_the_encoder_reads_the_kinds_of_column_as_pytorch_frame_orders_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All kinds of column are encoded as through pytorch-frame's own frame, which torch 2.6 cannot trace."""
+    schema = TableSchema(
+        name="all", num_numeric=2, num_categories=(3, 4), num_text=1, text_width=5, num_timestamps=0, has_time=False
+    )
+    torch.manual_seed(0)
+    encoder = RowEncoder(schema, channels=4, layers=1, dropout=0.0)
+    rows = TableInput(
+        row_id=torch.arange(6),
+        numeric=torch.randn(6, 2),
+        categorical=torch.tensor([[0, 1], [1, 3], [2, 0], [1, 2], [0, 0], [2, 3]]),
+        text=torch.randn(6, 5),
+        row_index=torch.arange(6),
+        time=torch.zeros(6, 0),
+    )
+    found = encoder(rows)
+    frame = blocks._Frame
+    monkeypatch.setattr(blocks, "_Frame", TensorFrame)
+    assert torch.equal(found, encoder(rows))
+    monkeypatch.setattr(frame, "stypes", property(lambda its: [*its.feat_dict][::-1]))
+    monkeypatch.setattr(blocks, "_Frame", frame)
+    assert not torch.allclose(found, encoder(rows))  # the order counts
 
 
 def model_of(feed: Feed) -> RelationalModel:

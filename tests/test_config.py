@@ -16,6 +16,7 @@ from harness.compose import SHELF, compose_trial, expand, parse_values, read_swe
 from harness.config import TrialConfig
 from harness.plain_compose import PlainShelf
 from harness.plan import gate_settings
+from harness.stages import read_stages
 
 OTHERS = ["backend=dgl", "seed=3", "dataset.path=elsewhere", "measure.threads=2", "measure.timeout_s=5"]
 
@@ -37,7 +38,8 @@ def test_every_name_on_the_shelf_composes() -> None:
     for name in shelf_names("sweep"):
         summary, overrides = read_sweep(name)
         assert summary
-        assert len(expand(overrides)) > 1
+        variants = [variant for stage in read_stages(name) for variant in stage.variants]
+        assert sum(len(expand(its)) for its in variants or [overrides]) > 1
 
 
 def test_round_trip_through_plain_values() -> None:

@@ -110,13 +110,15 @@ def edges_of(data: HeteroData, dtype: torch.dtype = torch.float32) -> dict[tuple
 
     The entries of a CSR matrix have to be of the ``dtype`` of what it is multiplied by.
     """
+    stores = data.edge_items()  # torch 2.6 cannot trace edge_index_dict
     if storage_of(data) != "csr":
-        return data.edge_index_dict
+        return {native: store.edge_index for native, store in stores}
+    matrices = {native: store.adj_t for native, store in stores}
     return {
         native: adj_t
         if adj_t.dtype == dtype
         else adjacency(adj_t.crow_indices(), adj_t.col_indices(), adj_t.shape[1], dtype)
-        for native, adj_t in data.adj_t_dict.items()
+        for native, adj_t in matrices.items()
     }
 
 

@@ -11,26 +11,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
-from results.arms import settings_of
 from results.blocks import Block, Prose, Table
 from results.compile_figures import (
-    SpeedUp,
     break_even_epochs,
     break_even_steps,
     eager_twin,
     extra_memory,
     is_one_graph,
-    speed_up,
     steady_step_s,
 )
 from results.compile_matrix import arm_of, matrix, mode_of, model_of, outlasts_warm_up, reasons, task_of
+from results.compile_races import does_it_help, race_table, raced_gain
 from results.frame import is_timed
 from results.listings import make_table
 from results.races import Race
 from results.record import TrialRecord
-from results.sides import Side
 from results.text import MISSING, direction, significant
 from results.time_to_target import first_at_target
 
@@ -57,38 +54,14 @@ def compile_blocks(records: Sequence[TrialRecord], races: Sequence[Race] = ()) -
         return ()
     timed = [record for record in compiled if is_timed(record)]
     return (
-        Prose(text=_does_it_help(raced)),
-        *([_race_table(raced)] if raced else []),
+        Prose(text=does_it_help(raced)),
+        *([race_table(raced)] if raced else []),
         Prose(text=_does_it_pay(timed, records)),
         *([_start_table(timed, records), _gain_table(timed, records)] if timed else []),
         Prose(text=_which_mode(compiled)),
         *([matrix(compiled)] if compiled else []),
         *([Prose(text=_why_not(compiled)), *why] if (why := reasons(compiled)) else []),
     )
-
-
-def raced_gain(race: Race) -> SpeedUp | None:
-    """Return the speed-up that a race of steps shows, eager over compiled; None where it is no such race or shows none.
-
-    The sides differ in torch.compile alone, and one of them is eager.
-    """
-    if race.what != "step" or not race.differences or any(not key.startswith("compile.") for key in race.differences):
-        return None
-    gain = speed_up(race.verdict)
-    if gain is None or _is_eager(race.a) == _is_eager(race.b):
-        return None
-    return gain if _is_eager(race.a) else SpeedUp(ratio=1 / gain.ratio, low=1 / gain.high, high=1 / gain.low, n=gain.n)
-
-
-def _is_eager(side: Side) -> bool:
-    return bool(settings_of(side.config, "compile").get("scope", "none") == "none")
-
-
-def _shown(race: Race) -> Literal["faster", "slower", "equivalent", "not decided"]:
-    """Say what a race's verdict makes of its compiled side."""
-    if race.verdict.verdict in ("WORSE", "BETTER"):
-        return "faster" if (race.verdict.verdict == "BETTER") == _is_eager(race.a) else "slower"
-    return "equivalent" if race.verdict.verdict == "EQUIVALENT" else "not decided"
 
 
 def gain(record: TrialRecord, records: Sequence[TrialRecord]) -> tuple[float | None, float | None, float | None]:
@@ -106,44 +79,9 @@ def gain(record: TrialRecord, records: Sequence[TrialRecord]) -> tuple[float | N
     return eager_s, compiled_s, break_even_steps(overhead, eager_s, compiled_s)
 
 
-def _does_it_help(raced: Sequence[tuple[Race, SpeedUp]]) -> str:
-    if not raced:
-        return (
-            "Does it help? Not raced: no duel in this store has an eager and a compiled side, so nothing is said of "
-            "speed (relduel duel a.compile=eager b.compile=MODE decides). Advice: stay eager until one does."
-        )
-    faster = [(race, its) for race, its in raced if _shown(race) == "faster"]
-    ends = Counter(_shown(race) for race, _ in raced)
-    words = (
-        f"Does it help? Of {len(raced)} races of eager against compiled, compiled steps are faster in {len(faster)}, "
-        f"slower in {ends['slower']}, equivalent in {ends['equivalent']}; {ends['not decided']} are not decided. "
-    )
-    if not faster:
-        return f"{words}Advice: stay eager here; a mode that does not make a step shorter never pays for its compiling."
-    race, best = max(faster, key=lambda its: its[1].low)
-    eager, compiled = (race.a, race.b) if _is_eager(race.a) else (race.b, race.a)
-    return (
-        f"{words}The surest: {race.model}, {compiled.name} against {eager.name}: {significant(best.ratio)} times as "
-        f"fast ({significant(best.low)} to {significant(best.high)}). Advice: that mode, where training lasts beyond "
-        "its break-even; eager elsewhere."
-    )
-
-
-def _race_table(raced: Sequence[tuple[Race, SpeedUp]]) -> Table:
-    titles = ["Task", "Model", "a", "b", "Compiled is", "Times as fast as eager", "90 % interval", "n"]
-    rows = [
-        (
-            *(race.task, race.model, race.a.name, race.b.name, _shown(race), significant(its.ratio)),
-            *(f"{significant(its.low)} to {significant(its.high)}", str(its.n)),
-        )
-        for race, its in raced
-    ]
-    return make_table("Eager against compiled, raced (n processes)", titles, rows, text=titles[:5])
-
-
 def _does_it_pay(timed: Sequence[TrialRecord], records: Sequence[TrialRecord]) -> str:
     if not timed:
-        return "When does it pay for itself? No timed trial here generated code, so no time of one can say."
+        return "When does it pay for itself? No timed trial here generated code; of races the table of races says it."
     ended = ", ".join(f"{count} {status}" for status, count in Counter(its.status for its in timed).most_common())
     words = f"When does it pay for itself? {len(timed)} trials were to generate code: {ended}. "
     gains = [(gain(record, records), record) for record in timed if record.status == "ok"]

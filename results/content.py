@@ -72,6 +72,8 @@ def build_document(
     made = Code(title="Made by", lines=(plain(command, 2000, keep_spaces=True),))
     section = Section(anchor="races", title="Races", blocks=race_blocks(races, machines))
     proofs = Section(anchor="parity", title="Parity", blocks=_parity(runs))
+    compiled = compile_blocks(records, races.races)
+    compiling = (Section(anchor="compile", title="torch.compile", blocks=compiled),) if compiled else ()
     staged = (Section(anchor="stages", title="Stages", blocks=(stages_table(stages),)),) if stages else ()
     if not records:
         holds = "races and no trial" if not served else "trials that answered requests, and none that trained"
@@ -82,12 +84,12 @@ def build_document(
         summary = Section(anchor="summary", title="What this shows", blocks=told)
         return Document(
             title="Inference" if served and not races.races else "Races",
-            sections=(summary, section, *serving, proofs, *staged, environment, left),
+            sections=(summary, section, *compiling, *serving, proofs, *staged, environment, left),
         )
     datasets = ", ".join(dict.fromkeys(trials["dataset"]))
     *most, last = map(backend_name, libraries_in(trials))
     names = f"{', '.join(most)} and {last}" if most else last
-    compiled, published = compile_blocks(records, races.races), published_blocks(trials, records)
+    published = published_blocks(trials, records)
     left_out = exclusion_blocks(trials, records, parity, [*problems, *races.problems])
     sections = (
         Section(anchor="summary", title="What this shows", blocks=(_summary(trials, parity, records, races), made)),
@@ -100,7 +102,7 @@ def build_document(
             title="Step time and memory",
             blocks=(*measure_blocks(trials), *depth_blocks(trials, records)),
         ),
-        *([Section(anchor="compile", title="torch.compile", blocks=compiled)] if compiled else []),
+        *compiling,
         *serving,
         proofs,
         *staged,

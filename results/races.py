@@ -16,7 +16,7 @@ from results.duels import Duel, duel_ids, log_ratio, read_duel, summarise
 from results.fairness import Process
 from results.frame import machine_id
 from results.margin import Margin
-from results.sides import Kind, Side, fault_of, kind_of, model_name, sides_of, task_name
+from results.sides import Kind, Side, cold_compile_s, fault_of, kind_of, model_name, sides_of, task_name
 from results.stats import LOOKS, level_at
 from results.store import Problem, Store
 from results.text import plain
@@ -97,11 +97,16 @@ def _race(duel: Duel, runs: Mapping[str, Mapping[str, Any]]) -> Race:
         differences=first["differences"],
         what=first.get("what", "step"),
     )
+    ended = [process for process in duel.processes.values() if process["status"] == "ok"]
     sides = {
-        name: replace(side, unit_ms=told[name]["unit_ms"], edges=_number(told[name].get("edges_per_batch")))
+        name: replace(
+            side,
+            unit_ms=told[name]["unit_ms"],
+            edges=_number(told[name].get("edges_per_batch")),
+            compile_s=cold_compile_s(ended, name),
+        )
         for name, side in sides.items()
     }
-    ended = [process for process in duel.processes.values() if process["status"] == "ok"]
     return Race(
         duel_id=duel.duel_id,
         kind=kind,

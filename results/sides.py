@@ -8,7 +8,8 @@ interpreter or checkout, whose gates this store need not hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -34,7 +35,10 @@ Kind = Literal["libraries", "declared", "other"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One arm of a race: library with form, what else is its own, its gate, median ms a unit and edges a batch."""
+    """One arm of a race: library with form, what else is its own, its gate, median ms a unit and edges a batch.
+
+    ``compile_s`` are the seconds that torch.compile took in a process that began with empty caches, the median of them.
+    """
 
     library: str
     arm: str
@@ -43,6 +47,7 @@ class Side:
     config: Mapping[str, Any] = field(repr=False)
     unit_ms: float | None = None
     edges: float | None = None
+    compile_s: float | None = None
 
     @property
     def name(self) -> str:
@@ -54,6 +59,17 @@ class Side:
 def sides_of(process: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Side]:
     """Return both sides of a duel as one of its processes describes them."""
     return {name: _side(process, name, runs) for name in ("a", "b")}
+
+
+def cold_compile_s(processes: Iterable[Mapping[str, Any]], name: str) -> float | None:
+    """Return the median seconds of compiling a side in those processes whose caches were empty; None without one."""
+    sections = [settings_of(settings_of(settings_of(its, "facts"), name), "compile") for its in processes]
+    cold = [
+        float(its["compile_s"]["total"])
+        for its in sections
+        if settings_of(settings_of(its, "caches"), "fx_graph").get("hit") == 0
+    ]
+    return statistics.median(cold) if cold else None
 
 
 def kind_of(a: Side, b: Side, differences: Mapping[str, Any]) -> tuple[Kind, str, bool]:
@@ -129,8 +145,10 @@ def _side(process: Mapping[str, Any], name: str, runs: Mapping[str, Mapping[str,
     own = [
         f"{plain(key.rpartition('.')[2], 30)}={plain(pair['ab'.index(name)], 40)}"
         for key, pair in differences.items()
-        if not key.startswith("backend.") and key not in _IN_FORM
+        if not key.startswith(("backend.", "compile.")) and key not in _IN_FORM
     ]
+    if any(key.startswith("compile.") for key in differences):
+        own.append(_mode(process, name))
     return Side(
         library=library,
         arm=arm_label(library, form_of(config, environment), different=parity.state == "different"),
@@ -138,6 +156,16 @@ def _side(process: Mapping[str, Any], name: str, runs: Mapping[str, Mapping[str,
         parity=parity,
         config=config,
     )
+
+
+def _mode(process: Mapping[str, Any], name: str) -> str:
+    """Name a side's mode of torch.compile as its own process did; one that failed before it could say has its scope."""
+    config = process["sides"][name]["config"]
+    scope = str(settings_of(config, "compile").get("scope", "none"))
+    if scope == "none":
+        return "eager"
+    told = settings_of(settings_of(settings_of(process, "facts"), name), "compile").get("mode", scope)
+    return f"compiled: {plain(told, 60)}"
 
 
 def _gate(side: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]], *, elsewhere: bool) -> Parity:

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from small_shop import SMALL
 
 from harness import duel as harness_duel
+from harness import plan as harness_plan
 from harness.compile_config import CompileConfig
 from harness.duel_plan import plan_duel
 from results import sides
@@ -231,6 +232,40 @@ def test_what_the_harness_writes_can_be_read(tmp_path: Path, monkeypatch: pytest
     race = only(store)
     assert (race.kind, race.verdict.n, race.task) == ("libraries", 7, "shop / customer-churn")
     assert (race.a.name, race.b.name) == ("PyG (COO)", "DGL (auto)")
+
+
+def test_a_race_of_compiled_steps_has_its_modes_costs_and_a_page_without_any_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sides are named by their modes; compiling costs what a cold start took; both forms are shown."""
+    monkeypatch.setattr(harness_plan, "inductor_fault", lambda config: None)
+    forms = ["a.backend.ops=native", "a.model.conv=native", "b.backend.ops=library", "b.model.conv=primitive"]
+    plan = plan_duel([*SMALL, "backend=dgl", *forms, "a.compile=eager", "b.compile=model-dynamic"])
+    store = Store(tmp_path)
+    for side in plan.sides.values():
+        row = {"ok": True, "backend": "dgl", "dtype": "float32", "family": "sage"}
+        store.write_parity(side.trial.parity_key or "", {"ok": True, "rows": [row], "dataset": "shop"})
+
+    def measured(plan: Any, number: int, *others: Any) -> dict[str, Any]:
+        answer = process_of(0.5, {}, {}, {})
+        caches = {"fx_graph": {"hit": int(number > 0), "miss": int(number == 0), "bypass": 0}}
+        seconds = {"total": 9.0 if number else 100.0}
+        section = {"mode": plan.b.trial.config.compile.label, "caches": caches, "compile_s": seconds}
+        answer["facts"] = {"a": answer["facts"]["a"], "b": {**answer["facts"]["b"], "compile": section}}
+        return {name: answer[name] for name in ("status", "environment", "steady", "blocks", "facts")}
+
+    monkeypatch.setattr(harness_duel, "_run_together", measured)
+    harness_duel.run_processes(plan, store, range(7))
+    race = only(store)
+    assert race.a.name == "DGL (auto), conv=native, eager"
+    assert race.b.name == "DGL (auto, library ops), conv=primitive, compiled: model dynamic free shapes"
+    assert (race.a.compile_s, race.b.compile_s) == (None, 100.0)
+    assert race.a.unit_ms is not None
+    steps = math.ceil(100.0 / (race.a.unit_ms / 2e3))
+    _, markdown = written(store)
+    assert "compiled steps are faster in 1, slower in 0" in markdown
+    assert f"| {race.a.name} | {race.b.name} | faster | 2.00 |" in markdown
+    assert f" | {steps} |" in markdown
 
 
 def test_unreadable_files_are_named_and_the_others_are_read(store: Store) -> None:

@@ -77,12 +77,16 @@ def _words(race: Race, its: SpeedUp) -> tuple[str, ...]:
 
 
 def _costs(race: Race) -> tuple[str, ...]:
+    """Return milliseconds of both steps, seconds of compiling, and the steps that win these back, as printed."""
     eager, compiled = _sides(race)
-    times = eager.unit_ms, compiled.unit_ms, compiled.compile_s
-    if None in times or _shown(race) == "not decided":
-        return *(significant(its) for its in times), MISSING
-    steps = break_even_steps(times[2] or 0.0, *((its or 0.0) / 1e3 for its in times[:2]))
-    return *(significant(its) for its in times), "never" if math.isinf(steps) else f"{steps:.0f}"
+    eager_ms, compiled_ms, overhead_s = eager.unit_ms, compiled.unit_ms, compiled.compile_s
+    told = tuple(significant(its) for its in (eager_ms, compiled_ms, overhead_s))
+    if _shown(race) == "slower":
+        return *told, "never"
+    if _shown(race) != "faster" or eager_ms is None or compiled_ms is None or overhead_s is None:
+        return *told, MISSING
+    steps = break_even_steps(overhead_s, eager_ms / 1e3, compiled_ms / 1e3)
+    return *told, "never" if math.isinf(steps) else f"{steps:.0f}"
 
 
 def _sides(race: Race) -> tuple[Side, Side]:

@@ -38,8 +38,7 @@ def test_every_name_on_the_shelf_composes() -> None:
     for name in shelf_names("sweep"):
         summary, overrides = read_sweep(name)
         assert summary
-        variants = [variant for stage in read_stages(name) for variant in stage.variants]
-        assert sum(len(expand(its)) for its in variants or [overrides]) > 1
+        assert read_stages(name) or len(expand(overrides)) > 1
 
 
 def test_round_trip_through_plain_values() -> None:

@@ -231,7 +231,7 @@ def test_shared_machine_shows_no_latency(tmp_path: Path) -> None:
     assert "p99 (ms)" not in markdown
 
 
-@pytest.mark.parametrize("backend", ["pyg", "dgl"])
+@pytest.mark.parametrize("backend", ["pyg", pytest.param("dgl", marks=pytest.mark.slow)])
 def test_one_real_run(backend: str, tmp_path: Path) -> None:
     """A real trial records cold phases, every latency asked for, and answers equal to the reference's."""
     (trial,) = plan_trials(expand([*SERVING, f"backend={backend}"]))

@@ -74,7 +74,7 @@ def test_tf32_is_set_and_read_back() -> None:
     assert torch.get_float32_matmul_precision() == "high"
 
 
-@pytest.mark.parametrize("library", ["pyg", "dgl"])
+@pytest.mark.parametrize("library", ["pyg", pytest.param("dgl", marks=pytest.mark.slow)])
 def test_trial_under_autocast(library: str, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Products run in bfloat16 in training and evaluation, the loss and predictions in float32; the score is near."""
     seen: set[tuple[bool, torch.dtype]] = set()

@@ -98,7 +98,7 @@ def test_the_gpu_sweep_holds_what_is_compiled_against_its_eager_twin(
 
 
 def test_the_races_of_compiling_hold_every_family_against_its_library_as_it_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """PyG and DGL, five families each: eager on the library's own layers, compiled in the form that is one graph."""
     monkeypatch.setattr(plan, "inductor_fault", lambda config: None)
@@ -118,8 +118,7 @@ def test_the_races_of_compiling_hold_every_family_against_its_library_as_it_come
         ("pyg", "traceable", "native"),
         ("dgl", "library", "primitive"),
     }
-    small = [units_of(stage, Scene(store=Store(tmp_path))) for stage in read_stages("compile-races", smoke=True)]
-    assert [sum("process" in unit.kind for unit in units) for units in small] == [6, 4, 10]
+    assert {stage.processes for stage in read_stages("compile-races", smoke=True)} == {2}
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,11 @@ def does_it_help(raced: Sequence[tuple[Race, SpeedUp]]) -> str:
         f"Does it help? Of {len(raced)} races of eager against compiled, compiled steps are faster in {len(faster)}, "
         f"slower in {ends['slower']}, equivalent in {ends['equivalent']}; {ends['not decided']} are not decided. "
     )
+    if others := sum(bool(_FORMS & race.differences.keys()) for race, _ in raced):
+        words += (
+            f"In {others} the compiled side has another form of the library's layers too, and what is shown is of "
+            "both; a race of the two forms, both eager, tells them apart. "
+        )
     if not faster:
         return f"{words}Advice: stay eager here; a mode that does not make a step shorter never pays for its compiling."
     race, best = max(faster, key=lambda its: its[1].low)

@@ -251,6 +251,7 @@ def test_page_advises_from_races(word: Any, interval: tuple[float, float], turne
     for its in (race, turned):
         text = page_text(compile_blocks([], [its]))
         assert words in text
+        assert "another form" not in text
         assert ("Advice: stay eager" in text) == (word != "BETTER")
         assert (f"{race.b.name} against {race.a.name}: " in text) == (word == "BETTER")
     first, second = raced_gain(race), raced_gain(turned)

@@ -264,6 +264,7 @@ def test_a_race_of_compiled_steps_has_its_modes_costs_and_a_page_without_any_tri
     steps = math.ceil(100.0 / (race.a.unit_ms / 2e3))
     _, markdown = written(store)
     assert "compiled steps are faster in 1, slower in 0" in markdown
+    assert "In 1 the compiled side has another form of the library's layers too" in markdown
     assert f"| {race.a.name} | {race.b.name} | faster | 2.00 |" in markdown
     assert f" | {steps} |" in markdown
 

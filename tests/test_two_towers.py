@@ -82,12 +82,6 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
     return load_task(rooms_folder().write(tmp_path_factory.mktemp("club") / "club"), TASK)
 
 
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
-    """Return the shop's recommendation."""
-    return load_task(write_shop(tmp_path_factory.mktemp("shop") / "shop", scale=0.1), "customer-stores")
-
-
 def feed_of(task: TaskSpec, library: str = "pyg") -> Feed:
     """Return a library's feed over the task."""
     backend = load_backend(library)
@@ -247,9 +241,9 @@ def one_pass(task: TaskSpec, spec: ModelSpec, sampler: SamplerSpec) -> None:
         assert any(not row.ok for row in parity.compare_single(whole, BackendSpec(name=name), first))
 
 
-def test_the_gate_passes_on_stores(stores: TaskSpec) -> None:
+def test_the_gate_passes_on_stores(tmp_path: Path) -> None:
     """On the shop's tables, with the vectors of stores among the weights."""
-    one_pass(stores, SPEC, SAMPLER)
+    one_pass(load_task(write_shop(tmp_path / "shop", scale=0.1), "customer-stores"), SPEC, SAMPLER)
 
 
 def test_the_gate_passes_on_circuits(rel_f1: Path) -> None:
